@@ -1,0 +1,15 @@
+// Sums over one or two rows: the inner loops that several operators share.
+#pragma once
+#include <cstdint>
+
+#include "csrc/cpu/isa.h"
+
+#define PYREID_ROWS_DECLARATIONS(T)                        \
+  T squared_norm(const T* x, int64_t n);                   \
+  T squared_distance(const T* x, const T* y, int64_t n);   \
+  void add_scaled(T* out, T scale, const T* x, int64_t n); \
+  void scale_row(T* out, T scale, const T* x, int64_t n);
+
+namespace pyreid::cpu {
+PYREID_DECLARE_SIMD(PYREID_ROWS_DECLARATIONS(float) PYREID_ROWS_DECLARATIONS(double))
+}  // namespace pyreid::cpu

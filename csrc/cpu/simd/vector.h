@@ -1,0 +1,76 @@
+// Portable SIMD: fixed-width vectors by the compilers' vector extension (GCC and Clang, every architecture). A file of
+// csrc/cpu/simd is compiled once per instruction set with PYREID_ISA (its namespace) and PYREID_VECTOR_BYTES. It
+// includes nothing of the standard library but fixed-width integers and memcpy: an inline function compiled here for
+// AVX-512 could otherwise be the copy that the linker keeps for the whole program.
+#pragma once
+#include <stdint.h>
+#include <string.h>
+
+namespace pyreid::cpu::PYREID_ISA {
+
+template <class T>
+struct VecOf {
+  typedef T type __attribute__((vector_size(PYREID_VECTOR_BYTES)));
+};
+template <class T>
+using Vec = typename VecOf<T>::type;
+
+template <class T>
+inline constexpr int64_t kLanes = PYREID_VECTOR_BYTES / static_cast<int64_t>(sizeof(T));
+
+template <class T>
+inline Vec<T> load(const T* p) {
+  Vec<T> v;
+  memcpy(&v, p, sizeof(v));
+  return v;
+}
+
+template <class T>
+inline void store(T* p, Vec<T> v) {
+  memcpy(p, &v, sizeof(v));
+}
+
+template <class T>
+inline Vec<T> broadcast(T x) {
+  return x - Vec<T>{};  // a scalar operand is spread over the lanes; x - 0 keeps the sign of a zero
+}
+
+// The first n < kLanes values at p; the other lanes hold `fill`.
+template <class T>
+inline Vec<T> load_partial(const T* p, int64_t n, T fill) {
+  Vec<T> v = broadcast(fill);
+  memcpy(&v, p, static_cast<size_t>(n) * sizeof(T));
+  return v;
+}
+
+template <class T>
+inline void store_partial(T* p, Vec<T> v, int64_t n) {
+  memcpy(p, &v, static_cast<size_t>(n) * sizeof(T));
+}
+
+template <class T>
+inline Vec<T> max(Vec<T> a, Vec<T> b) {
+  return a > b ? a : b;
+}
+
+// Sum of the lanes by halves: the order is fixed for a vector width.
+template <class T>
+inline T sum_lanes(Vec<T> v) {
+  T lane[kLanes<T>];
+  memcpy(lane, &v, sizeof(v));
+  for (int64_t width = kLanes<T> / 2; width > 0; width /= 2) {
+    for (int64_t i = 0; i < width; ++i) lane[i] += lane[i + width];
+  }
+  return lane[0];
+}
+
+template <class T>
+inline T max_lanes(Vec<T> v) {
+  T lane[kLanes<T>];
+  memcpy(lane, &v, sizeof(v));
+  T best = lane[0];
+  for (int64_t i = 1; i < kLanes<T>; ++i) best = lane[i] > best ? lane[i] : best;
+  return best;
+}
+
+}  // namespace pyreid::cpu::PYREID_ISA

@@ -1,0 +1,50 @@
+"""The ``pyreid`` command line: collects the commands and turns errors into one readable line.
+
+A command's module imports only Typer, Rich and the standard library at its top, so that ``pyreid --help`` is quick;
+everything else is imported inside the command's function.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from pyreid.cli import check, demo, evaluate, info, models, recipes, synth, train
+from pyreid.errors import PyreidError
+
+app = typer.Typer(
+    name="pyreid",
+    help="Person and vehicle re-identification: fused operators, exact evaluation, models and training.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo.demo)
+app.command("synth")(synth.synth)
+app.command("check")(check.check)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("models")(models.models)
+app.command("recipes")(recipes.recipes)
+app.command("info")(info.info)
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 success, 1 the work failed, 2 the command line is wrong."""
+    try:
+        app()
+    except (PyreidError, ValueError, TypeError, OSError) as error:
+        if os.environ.get("PYREID_TRACEBACK"):
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"pyreid: error: {message}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("pyreid: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""Fused operators for training: differentiable, safe for ``torch.compile(fullgraph=True)``, on CPU and CUDA.
+
+Every operator has a plain PyTorch twin of the same name and signature in :mod:`pyreid.ops.reference`.
+"""
+
+from __future__ import annotations
+
+from pyreid._extension import load_cpu_library, load_cuda_library
+
+load_cpu_library()
+load_cuda_library()
+
+from pyreid.ops import reference  # noqa: E402  (the schemas must be registered before the operators' modules)
+from pyreid.ops.pairwise_distance import pairwise_distance  # noqa: E402
+
+__all__ = [
+    "pairwise_distance",
+    "reference",
+]

@@ -1,0 +1,67 @@
+"""What the operators' modules share: registration with torch and argument checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+Metric = Literal["euclidean", "sqeuclidean", "cosine"]
+Reduction = Literal["mean", "sum", "none"]
+
+HALF_TYPES = (torch.float16, torch.bfloat16)
+FLOAT_TYPES = (*HALF_TYPES, torch.float32, torch.float64)
+
+
+def forbid_double_backward(op: str) -> None:
+    """Give a backward operator an autograd rule that says what is not supported, instead of a wrong gradient."""
+
+    def backward(ctx: Any, *grads: Tensor | None) -> None:
+        raise RuntimeError(f"{op} cannot be differentiated twice; use the function in pyreid.ops.reference")
+
+    torch.library.register_autograd(op, backward)
+
+
+def float32_under_autocast(op: str) -> None:
+    """Run ``op`` in float32 under autocast on CPU and CUDA: distances overflow float16 without a warning."""
+    for device in ("cpu", "cuda"):
+        torch.library.register_autocast(op, device, torch.float32)
+
+
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """Raise ValueError unless ``value`` is one of the strings of the Literal ``choices``."""
+    allowed = get_args(choices)
+    if value not in allowed:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def check_float_tensor(name: str, value: object, dims: Sequence[int]) -> None:
+    """Raise TypeError or ValueError unless ``value`` is a floating-point tensor with a number of dimensions in ``dims``."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+    if value.dtype not in FLOAT_TYPES:
+        raise TypeError(f"{name}: expected float16, bfloat16, float32 or float64, got {value.dtype}")
+    if value.dim() not in dims:
+        expected = " or ".join(f"{d}-D" for d in dims)
+        raise ValueError(f"{name}: expected a {expected} tensor, got shape {tuple(value.shape)}")
+
+
+def check_labels(labels: object, embeddings: Tensor) -> None:
+    """Raise TypeError or ValueError unless ``labels`` are integers, one for each row of ``embeddings``."""
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels: expected a torch.Tensor, got {type(labels).__name__}")
+    if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
+        raise TypeError(f"labels: expected integers, got {labels.dtype}")
+    if labels.shape != embeddings.shape[:1]:
+        raise ValueError(
+            f"labels: expected shape ({embeddings.shape[0]},) to match embeddings, got {tuple(labels.shape)}"
+        )
+    if labels.device != embeddings.device:
+        raise ValueError(f"labels: on {labels.device}, but embeddings are on {embeddings.device}")
+
+
+def upcast(x: Tensor) -> Tensor:
+    """float16 and bfloat16 to float32, the rest unchanged."""
+    return x.float() if x.dtype in HALF_TYPES else x

@@ -1,0 +1,113 @@
+"""The operators of :mod:`pyreid.ops` in plain PyTorch: the oracle of the tests, the path for export to ONNX, and a
+fallback for dtypes and devices that have no kernel. Signatures, results and gradients are the same."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pyreid.ops._register import (
+    HALF_TYPES,
+    Metric,
+    Reduction,
+    check_choice,
+    check_float_tensor,
+    check_labels,
+    upcast,
+)
+
+
+def _safe_sqrt(squared: Tensor) -> Tensor:
+    """Square root whose gradient at 0 is 0 instead of infinite."""
+    positive = squared > 0
+    return torch.where(positive, squared.where(positive, torch.ones_like(squared)).sqrt(), 0)
+
+
+def pairwise_distance(x: Tensor, y: Tensor | None = None, *, metric: Metric = "euclidean") -> Tensor:
+    """See :func:`pyreid.ops.pairwise_distance`. Needs O(N M D) memory: the differences are summed as they stand."""
+    check_choice("metric", metric, Metric)
+    x = upcast(x)
+    y = x if y is None else upcast(y)
+    if metric == "cosine":
+        return 1 - _unit_rows(x) @ _unit_rows(y).T
+    squared = (x[:, None, :] - y[None, :, :]).square().sum(-1)
+    return _safe_sqrt(squared) if metric == "euclidean" else squared
+
+
+def _unit_rows(x: Tensor) -> Tensor:
+    norm = _safe_sqrt(x.square().sum(-1, keepdim=True))
+    return x / norm.where(norm > 0, torch.ones_like(norm))
+
+
+def _masks(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Positives (without the anchor), negatives, and the anchors that have both; (B, B), (B, B), (B,)."""
+    same = labels[:, None] == labels[None, :]
+    positives = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    return positives, ~same, positives.any(1) & (~same).any(1)
+
+
+def _triplet_loss(d_ap: Tensor, d_an: Tensor, valid: Tensor, margin: float | None, reduction: Reduction) -> Tensor:
+    difference = torch.where(valid, d_ap - d_an, 0)
+    loss = F.softplus(difference) if margin is None else F.relu(difference + margin)
+    loss = torch.where(valid, loss, 0)
+    if reduction == "none":
+        return loss
+    return loss.sum() if reduction == "sum" else loss.sum() / valid.sum().clamp(min=1)
+
+
+def batch_hard_triplet(
+    embeddings: Tensor, labels: Tensor, *, margin: float | None = 0.3, reduction: Reduction = "mean"
+) -> Tensor:
+    """See :func:`pyreid.ops.batch_hard_triplet`."""
+    check_float_tensor("embeddings", embeddings, (2,))
+    check_labels(labels, embeddings)
+    check_choice("reduction", reduction, Reduction)
+    embeddings = upcast(embeddings)
+    if embeddings.shape[0] == 0:
+        return embeddings.sum(1) if reduction == "none" else embeddings.sum()
+    distance = pairwise_distance(embeddings)
+    positives, negatives, valid = _masks(labels)
+    # argmax and argmin take the lowest index under ties, and the gradient flows to that one alone
+    hardest_positive = distance.masked_fill(~positives, -torch.inf).argmax(1, keepdim=True)
+    hardest_negative = distance.masked_fill(~negatives, torch.inf).argmin(1, keepdim=True)
+    d_ap = distance.gather(1, hardest_positive).squeeze(1)
+    d_an = distance.gather(1, hardest_negative).squeeze(1)
+    return _triplet_loss(d_ap, d_an, valid, margin, reduction)
+
+
+def batch_soft_triplet(
+    embeddings: Tensor, labels: Tensor, *, margin: float | None = None, reduction: Reduction = "mean"
+) -> Tensor:
+    """See :func:`pyreid.ops.batch_soft_triplet`."""
+    check_float_tensor("embeddings", embeddings, (2,))
+    check_labels(labels, embeddings)
+    check_choice("reduction", reduction, Reduction)
+    embeddings = upcast(embeddings)
+    if embeddings.shape[0] == 0:
+        return embeddings.sum(1) if reduction == "none" else embeddings.sum()
+    distance = pairwise_distance(embeddings)
+    positives, negatives, valid = _masks(labels)
+
+    def weighted_mean(mask: Tensor, sign: int) -> Tensor:
+        # rows without an entry get one that is masked out later, so that no softmax is over nothing
+        mask = mask | ~mask.any(1, keepdim=True)
+        weights = (sign * distance).masked_fill(~mask, -torch.inf).softmax(1)
+        return (weights * distance).sum(1)
+
+    return _triplet_loss(weighted_mean(positives, 1), weighted_mean(negatives, -1), valid, margin, reduction)
+
+
+def gem_pool(x: Tensor, p: float | Tensor = 3.0, *, eps: float = 1e-6) -> Tensor:
+    """See :func:`pyreid.ops.gem_pool`."""
+    check_float_tensor("x", x, (3, 4))
+    dtype = x.dtype
+    x = upcast(x).flatten(2).clamp(min=eps)
+    if isinstance(p, Tensor):
+        p = p.to(x.dtype)
+    exponent = p.view(1, -1, 1) if isinstance(p, Tensor) else torch.tensor(p, dtype=x.dtype, device=x.device)
+    # scaling by the largest value keeps every power in (0, 1]: no overflow at any finite input
+    largest = x.detach().amax(2, keepdim=True)
+    mean = (x / largest).pow(exponent).mean(2, keepdim=True)
+    pooled = (largest * mean.pow(1 / exponent)).squeeze(2)
+    return pooled.to(dtype) if dtype in HALF_TYPES else pooled
