@@ -38,7 +38,7 @@ def check_choice(name: str, value: object, choices: Any) -> None:
 
 
 def check_float_tensor(name: str, value: object, dims: Sequence[int]) -> None:
-    """Raise TypeError or ValueError unless ``value`` is a floating-point tensor with a number of dimensions in ``dims``."""
+    """Raise TypeError or ValueError unless ``value`` is a floating-point tensor with ``dims`` dimensions."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
     if value.dtype not in FLOAT_TYPES:

@@ -73,4 +73,4 @@ def pairwise_distance(x: Tensor, y: Tensor | None = None, *, metric: Metric = "e
         raise ValueError(f"y: expected {x.shape[1]} columns to match x, got shape {tuple(y.shape)}")
     if x.dtype != y.dtype or x.device != y.device:
         raise ValueError(f"y: expected {x.dtype} on {x.device} to match x, got {y.dtype} on {y.device}")
-    return torch.ops.pyreid.pairwise_distance(upcast(x), upcast(y), metric, same)  # type: ignore[no-any-return]
+    return torch.ops.pyreid.pairwise_distance(upcast(x), upcast(y), metric, same)
