@@ -10,9 +10,7 @@ import typer
 
 def demo(
     output: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("report"),
-    work: Annotated[Path, typer.Option(help="Folder of the data set and the run, which are made anew.")] = Path(
-        "runs/demo"
-    ),
+    work: Annotated[Path, typer.Option(help="Folder of the data set and the run, made anew.")] = Path("runs/demo"),
     recipe: Annotated[str, typer.Option(help="Recipe to train; its data set must be market1501.")] = "demo",
     overrides: Annotated[
         list[str] | None,
