@@ -13,7 +13,7 @@ from pyreid.report.rank_lists import QUERY, RIGHT, WRONG
 
 @pytest.fixture
 def records(tmp_path: Path) -> list[ImageRecord]:
-    """One query of identity 5 in camera 0, then a gallery: right, junk by camera, wrong, junk by identity, distractor."""
+    """A query of identity 5 in camera 0; a gallery: right, junk by camera, wrong, junk by identity, distractor."""
     facts = [(5, 0), (5, 1), (5, 0), (7, 1), (-1, 1), (0, 2)]
     found = []
     for i, (pid, camid) in enumerate(facts):
