@@ -1,8 +1,7 @@
-// Vectorised log2 and exp2 on the portable vectors of vector.h, in float and double. log2(1) is exactly 0 and exp2 of
-// an integer is exact. Measured against libm over the whole range, the largest errors with (without) fused multiply-add
-// are, in units in the last place of the result:
-//   float   log2 1.5 (2.0)   exp2 1.0 (1.5)
-//   double  log2 2.5 (3.0)   exp2 1.0 (1.5)
+// Vectorised log2 and exp2 on the portable vectors of vector.h, in float and double. log2 of a power of two and exp2 of
+// an integer are exact. The largest errors against libm, in units in the last place of the result, are below
+//   float   log2 1.6   exp2 1.25 (1.0 with fused multiply-add)
+//   double  log2 3.0   exp2 1.25 (1.0 with fused multiply-add)
 // They need round-to-nearest and must not be compiled with -ffast-math.
 #pragma once
 #include "csrc/cpu/simd/vector.h"
