@@ -64,10 +64,9 @@ T over_distance(T slope, T distance) {
 
 template <class T>
 void batch_hard_triplet(const T* squared, const int64_t* labels, int64_t b, int64_t, Margin margin, Reduction reduction,
-                        T* loss, int32_t* pairs, T* slopes, const ParallelFor& parallel_for) {
+                        T* losses, T* loss, int32_t* pairs, T* slopes, const ParallelFor& parallel_for) {
   const Anchors<T> anchors = find_anchors<T>(labels, b);
   const T scale = reduction_scale(anchors, reduction);
-  std::vector<T> losses(b);
   parallel_for(0, b, std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(1, b)), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       losses[i] = slopes[i] = slopes[b + i] = 0;
@@ -100,8 +99,8 @@ void batch_hard_triplet_backward(const T* grad, bool per_anchor, const T* x, con
 }
 
 #define PYREID_INSTANTIATE(T)                                                                                         \
-  template void batch_hard_triplet(const T*, const int64_t*, int64_t, int64_t, Margin, Reduction, T*, int32_t*, T*,   \
-                                   const ParallelFor&);                                                               \
+  template void batch_hard_triplet(const T*, const int64_t*, int64_t, int64_t, Margin, Reduction, T*, T*, int32_t*,   \
+                                   T*, const ParallelFor&);                                                           \
   template void batch_hard_triplet_backward(const T*, bool, const T*, const int32_t*, const T*, int64_t, int64_t, T*, \
                                             const ParallelFor&);
 PYREID_INSTANTIATE(float)

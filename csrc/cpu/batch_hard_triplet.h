@@ -13,7 +13,8 @@ void batch_hard_triplet(const T* squared,       // [B, B], squared distances
                         int64_t b,
                         int64_t splits,  // 1
                         Margin margin, Reduction reduction,
-                        T* loss,         // [B] or []
+                        T* losses,       // [B], 0 for anchors without a positive or a negative
+                        T* loss,         // [], their mean or sum; not written for Reduction::kNone
                         int32_t* pairs,  // [2, B]: hardest positives, hardest negatives; -1 for anchors without both
                         T* slopes,       // [2, B]: d(reduced loss) / d(distance), over the distance; 0 at distance 0
                         const ParallelFor& parallel_for);

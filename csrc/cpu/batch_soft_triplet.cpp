@@ -18,10 +18,9 @@ constexpr int64_t kCostPerPair = 8;
 
 template <class T>
 void batch_soft_triplet(T* squared, const int64_t* labels, int64_t b, int64_t, Margin margin, Reduction reduction,
-                        T* loss, T* weights, T* slopes, const ParallelFor& parallel_for) {
+                        T* losses, T* loss, T* weights, T* slopes, const ParallelFor& parallel_for) {
   const Anchors<T> anchors = find_anchors<T>(labels, b);
   const T scale = reduction_scale(anchors, reduction);
-  std::vector<T> losses(b);
   const int64_t grain = std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(1, kCostPerPair * b));
   parallel_for(0, b, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -48,13 +47,14 @@ void batch_soft_triplet(T* squared, const int64_t* labels, int64_t b, int64_t, M
 // a product of matrices would lose the digits of near duplicates, whose weights are large.
 template <class T>
 void batch_soft_triplet_backward(const T* grad, bool per_anchor, const T* x, const T* weights, const T* slopes,
-                                 int64_t b, int64_t d, T* anchor_grads, T* dx, const ParallelFor& parallel_for) {
+                                 int64_t b, int64_t d, T* dx, const ParallelFor& parallel_for) {
+  std::vector<T> anchor_grads(b);
   for (int64_t i = 0; i < b; ++i) anchor_grads[i] = (per_anchor ? grad[i] : grad[0]) * slopes[i];
   // Whole tiles of 4 rows for each task.
   constexpr int64_t kTaskRows = 4;
   const int64_t tasks = (b + kTaskRows - 1) / kTaskRows;
   const int64_t grain = std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(1, kTaskRows * b * d));
-  parallel_for(0, tasks, grain, [=](int64_t begin, int64_t end) {
+  parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
     const int64_t last = std::min(end * kTaskRows, b);
     for (int64_t i0 = begin * kTaskRows; i0 < last; i0 += kGroupRows) {
       const int64_t rows = std::min(kGroupRows, last - i0);
@@ -76,10 +76,10 @@ void batch_soft_triplet_backward(const T* grad, bool per_anchor, const T* x, con
   });
 }
 
-#define PYREID_INSTANTIATE(T)                                                                                      \
-  template void batch_soft_triplet(T*, const int64_t*, int64_t, int64_t, Margin, Reduction, T*, T*, T*,            \
-                                   const ParallelFor&);                                                            \
-  template void batch_soft_triplet_backward(const T*, bool, const T*, const T*, const T*, int64_t, int64_t, T*, T*, \
+#define PYREID_INSTANTIATE(T)                                                                                   \
+  template void batch_soft_triplet(T*, const int64_t*, int64_t, int64_t, Margin, Reduction, T*, T*, T*, T*,     \
+                                   const ParallelFor&);                                                         \
+  template void batch_soft_triplet_backward(const T*, bool, const T*, const T*, const T*, int64_t, int64_t, T*, \
                                             const ParallelFor&);
 PYREID_INSTANTIATE(float)
 PYREID_INSTANTIATE(double)

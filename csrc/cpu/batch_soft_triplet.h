@@ -13,7 +13,8 @@ void batch_soft_triplet(T* squared,             // [B, B], squared distances; ov
                         int64_t b,
                         int64_t splits,  // 1
                         Margin margin, Reduction reduction,
-                        T* loss,     // [B] or []
+                        T* losses,   // [B], 0 for anchors without a positive or a negative
+                        T* loss,     // [], their mean or sum; not written for Reduction::kNone
                         T* weights,  // [B, B]: d(difference of anchor i's means) / d(distance), over the distance
                         T* slopes,   // [B]: d(reduced loss) / d(difference)
                         const ParallelFor& parallel_for);
@@ -25,8 +26,7 @@ void batch_soft_triplet_backward(const T* grad,  // [B] or []
                                  const T* weights,  // [B, B]
                                  const T* slopes,   // [B]
                                  int64_t b, int64_t d,
-                                 T* anchor_grads,  // [B], scratch
-                                 T* dx,            // [B, D]
+                                 T* dx,  // [B, D]
                                  const ParallelFor& parallel_for);
 
 }  // namespace pyreid::cpu

@@ -20,20 +20,17 @@ Anchors<T> find_anchors(const int64_t* labels, int64_t b) {
 }
 
 template <class T>
-void reduce_losses(const std::vector<T>& losses, const Anchors<T>& anchors, Reduction reduction, T* loss) {
-  if (reduction == Reduction::kNone) {
-    std::copy(losses.begin(), losses.end(), loss);
-    return;
-  }
+void reduce_losses(const T* losses, const Anchors<T>& anchors, Reduction reduction, T* loss) {
+  if (reduction == Reduction::kNone) return;
   double sum = 0;
-  for (const T value : losses) sum += value;
+  for (size_t i = 0; i < anchors.valid.size(); ++i) sum += losses[i];
   if (reduction == Reduction::kMean && anchors.count > 0) sum /= static_cast<double>(anchors.count);
   *loss = static_cast<T>(sum);
 }
 
 template Anchors<float> find_anchors(const int64_t*, int64_t);
 template Anchors<double> find_anchors(const int64_t*, int64_t);
-template void reduce_losses(const std::vector<float>&, const Anchors<float>&, Reduction, float*);
-template void reduce_losses(const std::vector<double>&, const Anchors<double>&, Reduction, double*);
+template void reduce_losses(const float*, const Anchors<float>&, Reduction, float*);
+template void reduce_losses(const double*, const Anchors<double>&, Reduction, double*);
 
 }  // namespace pyreid::cpu

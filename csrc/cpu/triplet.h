@@ -29,10 +29,10 @@ T reduction_scale(const Anchors<T>& anchors, Reduction reduction) {
   return reduction == Reduction::kMean && anchors.count > 0 ? T(1) / static_cast<T>(anchors.count) : T(1);
 }
 
-// Writes the losses of all anchors, or their mean or sum. The order of summation is that of the anchors.
+// The mean or sum of the losses; nothing for Reduction::kNone. The order of summation is that of the anchors.
 template <class T>
-void reduce_losses(const std::vector<T>& losses,  // [B], 0 where an anchor is not valid
+void reduce_losses(const T* losses,  // [B], 0 where an anchor is not valid
                    const Anchors<T>& anchors, Reduction reduction,
-                   T* loss);  // [B] or []
+                   T* loss);  // []
 
 }  // namespace pyreid::cpu

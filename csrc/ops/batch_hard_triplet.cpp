@@ -15,14 +15,14 @@ namespace {
 // x [B, D], labels [B] -> loss [] or [B]; pairs int32 [2, B], the hardest positive and negative, -1 where an anchor has
 // none or only one of both; slopes [2, B], the derivative of the reduced loss by those distances over the distances.
 std::tuple<Tensor, Tensor, Tensor> batch_hard_triplet(const Tensor& x_in, const Tensor& labels_in,
-                                                      std::optional<double> margin,
-                                                      const std::string& reduction_name) {
+                                                      std::optional<double> margin, const std::string& reduction_name) {
   check_triplet_inputs(x_in, labels_in);
   const Reduction reduction = parse_reduction(reduction_name);
   const Launch launch(x_in);
   const Tensor x = torch::stable::contiguous(x_in), labels = torch::stable::contiguous(labels_in);
   const int64_t b = x.size(0), d = x.size(1);
-  const Tensor loss = empty_loss(x, reduction);
+  const Tensor losses = empty(x, {b});
+  const Tensor loss = reduction == Reduction::kNone ? losses : empty(x, {});
   const Tensor pairs = empty(x, {2, b}, ScalarType::Int), slopes = empty(x, {2, b});
   const int64_t splits = backend::distance_splits(b, d);
   const Tensor squared = empty(x, {splits, b, b});
@@ -30,8 +30,8 @@ std::tuple<Tensor, Tensor, Tensor> batch_hard_triplet(const Tensor& x_in, const 
     using T = decltype(zero);
     backend::squared_self_distances(data<T>(x), b, d, splits, mutable_data<T>(squared), launch.context());
     backend::batch_hard_triplet(data<T>(squared), data<int64_t>(labels), b, splits, make_margin(margin), reduction,
-                                mutable_data<T>(loss), mutable_data<int32_t>(pairs), mutable_data<T>(slopes),
-                                launch.context());
+                                mutable_data<T>(losses), mutable_data<T>(loss), mutable_data<int32_t>(pairs),
+                                mutable_data<T>(slopes), launch.context());
   });
   return {loss, pairs, slopes};
 }

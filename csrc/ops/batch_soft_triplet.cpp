@@ -15,14 +15,14 @@ namespace {
 // x [B, D], labels [B] -> loss [] or [B]; weights [B, B], the derivative of anchor i's difference of weighted means by
 // its distance to j, over that distance; slopes [B], the derivative of the reduced loss by anchor i's difference.
 std::tuple<Tensor, Tensor, Tensor> batch_soft_triplet(const Tensor& x_in, const Tensor& labels_in,
-                                                      std::optional<double> margin,
-                                                      const std::string& reduction_name) {
+                                                      std::optional<double> margin, const std::string& reduction_name) {
   check_triplet_inputs(x_in, labels_in);
   const Reduction reduction = parse_reduction(reduction_name);
   const Launch launch(x_in);
   const Tensor x = torch::stable::contiguous(x_in), labels = torch::stable::contiguous(labels_in);
   const int64_t b = x.size(0), d = x.size(1);
-  const Tensor loss = empty_loss(x, reduction);
+  const Tensor losses = empty(x, {b});
+  const Tensor loss = reduction == Reduction::kNone ? losses : empty(x, {});
   const Tensor weights = empty(x, {b, b}), slopes = empty(x, {b});
   const int64_t splits = backend::distance_splits(b, d);
   const Tensor squared = empty(x, {splits, b, b});
@@ -30,8 +30,8 @@ std::tuple<Tensor, Tensor, Tensor> batch_soft_triplet(const Tensor& x_in, const 
     using T = decltype(zero);
     backend::squared_self_distances(data<T>(x), b, d, splits, mutable_data<T>(squared), launch.context());
     backend::batch_soft_triplet(mutable_data<T>(squared), data<int64_t>(labels), b, splits, make_margin(margin),
-                                reduction, mutable_data<T>(loss), mutable_data<T>(weights), mutable_data<T>(slopes),
-                                launch.context());
+                                reduction, mutable_data<T>(losses), mutable_data<T>(loss), mutable_data<T>(weights),
+                                mutable_data<T>(slopes), launch.context());
   });
   return {loss, weights, slopes};
 }
@@ -49,11 +49,11 @@ Tensor batch_soft_triplet_backward(const Tensor& grad_in, const Tensor& x_in, co
   STD_TORCH_CHECK(grad.scalar_type() == x.scalar_type() && weights.scalar_type() == x.scalar_type() &&
                       slopes.scalar_type() == x.scalar_type(),
                   "batch_soft_triplet_backward: dtypes differ");
-  const Tensor dx = empty(x, {b, d}), anchor_grads = empty(x, {b});
+  const Tensor dx = empty(x, {b, d});
   dispatch_floating(x, "batch_soft_triplet", [&](auto zero) {
     using T = decltype(zero);
     backend::batch_soft_triplet_backward(data<T>(grad), grad.dim() == 1, data<T>(x), data<T>(weights), data<T>(slopes),
-                                         b, d, mutable_data<T>(anchor_grads), mutable_data<T>(dx), launch.context());
+                                         b, d, mutable_data<T>(dx), launch.context());
   });
   return dx;
 }

@@ -24,9 +24,4 @@ inline void check_triplet_inputs(const Tensor& x, const Tensor& labels) {
   STD_TORCH_CHECK(x.size(0) <= INT32_MAX, "embeddings: too many rows");
 }
 
-// One value for a reduced loss, one for each anchor otherwise.
-inline Tensor empty_loss(const Tensor& x, Reduction reduction) {
-  return reduction == Reduction::kNone ? empty(x, {x.size(0)}) : empty(x, {});
-}
-
 }  // namespace pyreid

@@ -92,13 +92,15 @@ void mean_gradients_impl(const T* distances, const Int<T>* identities, int64_t i
   });
 }
 
-// Registers: kRows x kColumns sums and as many own features, kColumns of the other row, a weight and a difference.
-constexpr int64_t kRows = PYREID_VECTOR_BYTES == 64 ? 4 : 2;
+// In registers: kRows x kColumns sums, kColumns of the other row, a weight and a difference; with the 32 registers of
+// AVX-512 the kRows x kColumns own features too. At least 8 sums hide the latency of the multiply-add.
+constexpr int64_t kRows = 4;
 constexpr int64_t kColumns = PYREID_VECTOR_BYTES == 64 ? 3 : 2;
 
+// `packed` holds the columns of y, one row after the other.
 template <int64_t kTileRows, int64_t kTileColumns, class T, class Load, class Store>
-inline __attribute__((always_inline)) void tile(const T* x, const T* y, int64_t rows_y, int64_t d, const T* weights,
-                                                bool first, T* out, Load load_at, Store store_at) {
+inline __attribute__((always_inline)) void tile(const T* x, const Vec<T>* packed, int64_t rows_y, int64_t d,
+                                                const T* weights, bool first, T* out, Load load_at, Store store_at) {
   Vec<T> own[kTileRows][kTileColumns], sums[kTileRows][kTileColumns];
 #pragma GCC unroll 4
   for (int64_t i = 0; i < kTileRows; ++i) {
@@ -111,7 +113,7 @@ inline __attribute__((always_inline)) void tile(const T* x, const T* y, int64_t 
   for (int64_t j = 0; j < rows_y; ++j) {
     Vec<T> other[kTileColumns];
 #pragma GCC unroll 4
-    for (int64_t c = 0; c < kTileColumns; ++c) other[c] = load_at(y + j * d + c * kLanes<T>);
+    for (int64_t c = 0; c < kTileColumns; ++c) other[c] = packed[j * kTileColumns + c];
 #pragma GCC unroll 4
     for (int64_t i = 0; i < kTileRows; ++i) {
       const T weight = weights[i * kPanelRows + j];
@@ -126,16 +128,23 @@ inline __attribute__((always_inline)) void tile(const T* x, const T* y, int64_t 
   }
 }
 
-// All rows of x for kTileColumns vectors of columns.
+// All rows of x for kTileColumns vectors of columns. The rows of y are often a power of two apart and would push each
+// other out of the first-level cache: they are packed first.
 template <int64_t kTileColumns, class T, class Load, class Store>
 inline void strip(const T* x, int64_t rows_x, const T* y, int64_t rows_y, int64_t d, const T* weights, bool first,
                   T* out, Load load_at, Store store_at) {
+  Vec<T> packed[kPanelRows * kTileColumns];
+  for (int64_t j = 0; j < rows_y; ++j) {
+    for (int64_t c = 0; c < kTileColumns; ++c) packed[j * kTileColumns + c] = load_at(y + j * d + c * kLanes<T>);
+  }
   int64_t i = 0;
   for (; i + kRows <= rows_x; i += kRows) {
-    tile<kRows, kTileColumns>(x + i * d, y, rows_y, d, weights + i * kPanelRows, first, out + i * d, load_at, store_at);
+    tile<kRows, kTileColumns>(x + i * d, packed, rows_y, d, weights + i * kPanelRows, first, out + i * d, load_at,
+                              store_at);
   }
   for (; i < rows_x; ++i) {
-    tile<1, kTileColumns>(x + i * d, y, rows_y, d, weights + i * kPanelRows, first, out + i * d, load_at, store_at);
+    tile<1, kTileColumns>(x + i * d, packed, rows_y, d, weights + i * kPanelRows, first, out + i * d, load_at,
+                          store_at);
   }
 }
 
@@ -148,6 +157,11 @@ void add_weighted_differences_impl(const T* x, int64_t rows_x, const T* y, int64
   int64_t k = 0;
   for (; k + kColumns * kStep <= d; k += kColumns * kStep) {
     strip<kColumns>(x + k, rows_x, y + k, rows_y, d, weights, first, out + k, load_all, store_all);
+  }
+  if constexpr (kColumns > 2) {
+    for (; k + 2 * kStep <= d; k += 2 * kStep) {
+      strip<2>(x + k, rows_x, y + k, rows_y, d, weights, first, out + k, load_all, store_all);
+    }
   }
   for (; k + kStep <= d; k += kStep) {
     strip<1>(x + k, rows_x, y + k, rows_y, d, weights, first, out + k, load_all, store_all);
@@ -163,18 +177,18 @@ void add_weighted_differences_impl(const T* x, int64_t rows_x, const T* y, int64
 
 }  // namespace
 
-#define PYREID_DEFINE_SOFT_TRIPLET(T, Int)                                                                            \
-  void weighted_means(T* row, const Int* identities, int64_t i, int64_t b, T* exponentials,                           \
-                      WeightedMean<T>* positive, WeightedMean<T>* negative) {                                         \
-    weighted_means_impl(row, identities, i, b, exponentials, positive, negative);                                     \
-  }                                                                                                                   \
-  void mean_gradients(const T* distances, const Int* identities, int64_t i, int64_t b,                                \
-                      const WeightedMean<T>& positive, const WeightedMean<T>& negative, T* exponentials) {            \
-    mean_gradients_impl(distances, identities, i, b, positive, negative, exponentials);                               \
-  }                                                                                                                   \
-  void add_weighted_differences(const T* x, int64_t rows_x, const T* y, int64_t rows_y, int64_t d, const T* weights,  \
-                                bool first, T* out) {                                                                 \
-    add_weighted_differences_impl(x, rows_x, y, rows_y, d, weights, first, out);                                      \
+#define PYREID_DEFINE_SOFT_TRIPLET(T, Int)                                                                             \
+  void weighted_means(T* row, const Int* identities, int64_t i, int64_t b, T* exponentials, WeightedMean<T>* positive, \
+                      WeightedMean<T>* negative) {                                                                     \
+    weighted_means_impl(row, identities, i, b, exponentials, positive, negative);                                      \
+  }                                                                                                                    \
+  void mean_gradients(const T* distances, const Int* identities, int64_t i, int64_t b,                                 \
+                      const WeightedMean<T>& positive, const WeightedMean<T>& negative, T* exponentials) {             \
+    mean_gradients_impl(distances, identities, i, b, positive, negative, exponentials);                                \
+  }                                                                                                                    \
+  void add_weighted_differences(const T* x, int64_t rows_x, const T* y, int64_t rows_y, int64_t d, const T* weights,   \
+                                bool first, T* out) {                                                                  \
+    add_weighted_differences_impl(x, rows_x, y, rows_y, d, weights, first, out);                                       \
   }
 
 PYREID_DEFINE_SOFT_TRIPLET(float, int32_t)
