@@ -3,13 +3,11 @@
 #pragma once
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
 #include <string>
-#include <tuple>
-#include <type_traits>
 #include <vector>
 
 #include "cpp_tests/check.h"
+#include "cpp_tests/numbers.h"
 #include "cpp_tests/shim/shim.h"
 
 namespace pyreid::test {
@@ -22,18 +20,6 @@ inline std::vector<uint64_t> schedules() {
   for (uint64_t seed = 0; seed < (count ? std::strtoull(count, nullptr, 10) : 4); ++seed) seeds.push_back(seed);
   if (seeds.empty()) throw Failure("PYREID_SHIM_SCHEDULES: expected a number above 0, got " + std::string(count));
   return seeds;
-}
-
-template <class T>
-bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
-  static_assert(std::is_trivially_copyable_v<T>);
-  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
-}
-template <class... T>
-bool same_bits(const std::tuple<T...>& a, const std::tuple<T...>& b) {
-  return [&]<size_t... I>(std::index_sequence<I...>) {
-    return (same_bits(std::get<I>(a), std::get<I>(b)) && ...);
-  }(std::index_sequence_for<T...>{});
 }
 
 // run() launches the kernels and returns what they wrote: a vector, or a tuple of vectors.

@@ -71,6 +71,8 @@ std::string at(Site site) {
   return std::string(slash ? slash + 1 : site.file) + ":" + std::to_string(site.line);
 }
 
+bool same(Site a, Site b) { return a.line == b.line && (a.file == b.file || !std::strcmp(a.file, b.file)); }
+
 std::string name_of(uint3 index) {
   return "(" + std::to_string(index.x) + ", " + std::to_string(index.y) + ", " + std::to_string(index.z) + ")";
 }
@@ -125,6 +127,8 @@ class Machine {
     current().what = what;
     current().site = site;
     ready_[current().rank / 64] &= ~(uint64_t{1} << (current().rank % 64));
+    waiting_ += state == State::kAtBarrier;
+    returned_ += state == State::kReturned;
   }
   void arrive(uint32_t mask, detail::Combine combine);
   void let_others_run() { current().context.switch_to(scheduler_); }
@@ -177,6 +181,7 @@ class Machine {
   std::array<void*, kMaxThreads> stacks_{};
   std::array<Thread, kMaxThreads> threads_;
   std::array<std::array<detail::Lane, kWarp>, kMaxWarps> lanes_;
+  std::array<uint32_t, kMaxWarps> arrived_{};  // lanes that wait at a collective
   std::array<unsigned, kMaxThreads> thread_at_rank_{};
   std::array<uint64_t, kMaxThreads / 64> ready_{};  // bit per rank
   Context scheduler_;
@@ -188,8 +193,6 @@ class Machine {
     void operator()(unsigned char* p) const { std::free(p); }
   };
   std::unique_ptr<unsigned char, Free> dynamic_shared_;
-
-  friend void detail::barrier(const char*, Site);
 };
 
 Machine& machine() {
@@ -205,7 +208,6 @@ void Machine::entry() {
   m.current().context.arrived(&m.scheduler_);
   m.body_(m.body_context_);
   m.stop(State::kReturned, "", {});
-  ++m.returned_;
   m.die();
 }
 
@@ -278,8 +280,7 @@ void Machine::release_barrier() {
   const Thread& first = threads_[0];
   for (unsigned t = 1; t < n_; ++t) {
     const Thread& other = threads_[t];
-    if (other.what != first.what || other.site.line != first.site.line ||
-        std::strcmp(other.site.file, first.site.file)) {
+    if (other.what != first.what || !same(other.site, first.site)) {
       report("divergent barrier: thread " + name_of(first.index) + " " + where_is(0) + ", thread " +
              name_of(other.index) + " " + where_is(t));
     }
@@ -295,6 +296,7 @@ void Machine::run_block() {
   waiting_ = returned_ = phase_ = 0;
   predicates_ = {0, 0};
   ready_ = {};
+  arrived_ = {};
   draw_order();
   const dim3 block = launch_->block;
   for (unsigned t = 0; t < n_; ++t) {
@@ -334,7 +336,7 @@ void Machine::report_deadlock() {
       const unsigned other = first + l;
       if (!(thread.mask >> l & 1)) continue;
       if (other < n_ && threads_[other].state == State::kAtCollective && threads_[other].what == thread.what &&
-          threads_[other].mask == thread.mask && threads_[other].site.line == thread.site.line) {
+          threads_[other].mask == thread.mask && same(threads_[other].site, thread.site)) {
         there |= 1u << l;
       } else if (elsewhere.empty()) {
         elsewhere = "lane " + std::to_string(l) + " " + (other < n_ ? where_is(other) : "does not exist");
@@ -354,16 +356,15 @@ void Machine::report_deadlock() {
 
 // The last lane of the mask to arrive does the work for all of them.
 void Machine::arrive(uint32_t mask, detail::Combine combine) {
+  uint32_t& arrived = arrived_[current_ / kWarp];
+  arrived |= 1u << (current_ % kWarp);
+  if ((arrived & mask) != mask) return;
   const unsigned first = current_ / kWarp * kWarp;
   const Thread& self = current();
   for (unsigned l = 0; l < kWarp; ++l) {
-    if (mask >> l & 1 && (first + l >= n_ || threads_[first + l].state != State::kAtCollective)) return;
-  }
-  for (unsigned l = 0; l < kWarp; ++l) {
     if (!(mask >> l & 1)) continue;
     const Thread& other = threads_[first + l];
-    if (other.what != self.what || other.mask != mask || other.site.line != self.site.line ||
-        std::strcmp(other.site.file, self.site.file)) {
+    if (other.what != self.what || other.mask != mask || !same(other.site, self.site)) {
       set_error("lanes of warp " + std::to_string(current_ / kWarp) + " meet at different collectives: lane " +
                 std::to_string(current_ % kWarp) + " " + where_is(current_) + " with mask " + hex(mask) + ", lane " +
                 std::to_string(l) + " " + where_is(first + l) + " with mask " + hex(other.mask));
@@ -371,6 +372,7 @@ void Machine::arrive(uint32_t mask, detail::Combine combine) {
     }
   }
   combine(lanes(), mask);
+  arrived &= ~mask;
   for (unsigned l = 0; l < kWarp; ++l) {
     if (mask >> l & 1) set_ready(first + l);
   }
@@ -432,7 +434,6 @@ void barrier(const char* what, Site site) {
   Machine& m = machine();
   m.require_running(what);
   m.stop(State::kAtBarrier, what, site);
-  ++m.waiting_;
   m.let_others_run();
 }
 

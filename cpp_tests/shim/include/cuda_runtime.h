@@ -27,6 +27,9 @@
 
 #define PYREID_DYNAMIC_SHARED(T, name) T* name = reinterpret_cast<T*>(::pyreid::shim::detail::dynamic_shared())
 
+// So few blocks that small inputs run the grid-stride loops (csrc/cuda/launch.cuh).
+#define PYREID_GRID_CAP int64_t{5}
+
 #define PYREID_UNPACK(...) __VA_ARGS__
 #define PYREID_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                 \
   do {                                                                                                \
