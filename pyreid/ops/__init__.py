@@ -11,9 +11,11 @@ load_cpu_library()
 load_cuda_library()
 
 from pyreid.ops import reference  # noqa: E402  (the schemas must be registered before the operators' modules)
+from pyreid.ops.gem_pool import gem_pool  # noqa: E402
 from pyreid.ops.pairwise_distance import pairwise_distance  # noqa: E402
 
 __all__ = [
+    "gem_pool",
     "pairwise_distance",
     "reference",
 ]

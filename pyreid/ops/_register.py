@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -65,3 +66,32 @@ def check_labels(labels: object, embeddings: Tensor) -> None:
 def upcast(x: Tensor) -> Tensor:
     """float16 and bfloat16 to float32, the rest unchanged."""
     return x.float() if x.dtype in HALF_TYPES else x
+
+
+def check_gem_arguments(x: object, p: object, eps: float) -> None:
+    """Raise TypeError or ValueError unless the arguments are those of ``gem_pool``."""
+    check_float_tensor("x", x, (3, 4))
+    assert isinstance(x, Tensor)
+    if 0 in x.shape[2:]:
+        raise ValueError(f"x: expected at least one position to pool over, got shape {tuple(x.shape)}")
+    computed_in = torch.float64 if x.dtype == torch.float64 else torch.float32
+    tiny = torch.finfo(computed_in).tiny
+    if not (tiny <= eps < math.inf):
+        raise ValueError(f"eps: expected a finite number of at least {tiny:.3g}, got {eps!r}")
+    if not isinstance(p, Tensor):
+        if isinstance(p, bool) or not isinstance(p, (int, float)):
+            raise TypeError(f"p: expected a number or a torch.Tensor, got {type(p).__name__}")
+        if not (0 < p < math.inf):
+            raise ValueError(f"p: expected a finite number above 0, got {p!r}")
+        return
+    if p.dtype not in FLOAT_TYPES:
+        raise TypeError(f"p: expected float16, bfloat16, float32 or float64, got {p.dtype}")
+    if p.shape not in ((), (1,), (x.shape[1],)):
+        raise ValueError(f"p: expected shape (), (1,) or ({x.shape[1]},) to match x, got {tuple(p.shape)}")
+    if p.device != x.device:
+        raise ValueError(f"p: on {p.device}, but x is on {x.device}")
+
+
+def under_autocast(x: Tensor) -> bool:
+    """Whether autocast is on for the device of ``x``."""
+    return torch.is_autocast_enabled(x.device.type)

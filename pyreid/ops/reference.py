@@ -13,7 +13,9 @@ from pyreid.ops._register import (
     Reduction,
     check_choice,
     check_float_tensor,
+    check_gem_arguments,
     check_labels,
+    under_autocast,
     upcast,
 )
 
@@ -100,14 +102,12 @@ def batch_soft_triplet(
 
 def gem_pool(x: Tensor, p: float | Tensor = 3.0, *, eps: float = 1e-6) -> Tensor:
     """See :func:`pyreid.ops.gem_pool`."""
-    check_float_tensor("x", x, (3, 4))
-    dtype = x.dtype
+    check_gem_arguments(x, p, eps)
+    dtype = torch.float32 if x.dtype in HALF_TYPES and under_autocast(x) else x.dtype
     x = upcast(x).flatten(2).clamp(min=eps)
-    if isinstance(p, Tensor):
-        p = p.to(x.dtype)
-    exponent = p.view(1, -1, 1) if isinstance(p, Tensor) else torch.tensor(p, dtype=x.dtype, device=x.device)
+    exponent = p.to(x.dtype).reshape(1, -1, 1) if isinstance(p, Tensor) else x.new_tensor(p)
     # scaling by the largest value keeps every power in (0, 1]: no overflow at any finite input
     largest = x.detach().amax(2, keepdim=True)
     mean = (x / largest).pow(exponent).mean(2, keepdim=True)
-    pooled = (largest * mean.pow(1 / exponent)).squeeze(2)
-    return pooled.to(dtype) if dtype in HALF_TYPES else pooled
+    pooled = torch.where(largest == torch.inf, largest, largest * mean.pow(1 / exponent))
+    return pooled.squeeze(2).to(dtype)

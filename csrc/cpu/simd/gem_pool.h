@@ -1,0 +1,29 @@
+// Inner loops of gem_pool over rows of n > 0 values of storage type S, computed in T. v is x clamped to eps from below.
+#pragma once
+#include <cstdint>
+
+#include "csrc/cpu/half.h"
+#include "csrc/cpu/isa.h"
+
+#define PYREID_GEM_ROW_DECLARATIONS(S, T)                                                               \
+  /* max v, NaN if there is one */                                                                      \
+  T gem_largest(const S* x, int64_t n, T eps);                                                          \
+  /* sum of u^p, and of u^p log2 u unless log_sum is null, over u = v / largest; normal numbers only */ \
+  void gem_power_sums(const S* x, int64_t n, T largest, T p, T eps, double* sum, double* log_sum);      \
+  /* dx = scale u^(p - 1) where x >= eps, else 0; normal numbers only */                                \
+  void gem_gradient_row(const S* x, int64_t n, T largest, T p, T eps, T scale, S* dx);                  \
+  /* for the rows that need care: values as they are, and rounded back to storage */                    \
+  void gem_load(const S* x, int64_t n, T* values);                                                      \
+  void gem_store(const T* values, int64_t n, S* x);
+
+#define PYREID_GEM_DECLARATIONS(T)                                                                                 \
+  /* What rows with these sums pool to: pooled = largest (sum / n)^(1/p); factor = d pooled / dx of the largest */ \
+  /* element; slope = d pooled / dp, unless it is null.                                                         */ \
+  void gem_finish(const T* largest, const double* sum, const double* log_sum, const T* p, int64_t rows, int64_t n, \
+                  T* pooled, T* factor, T* slope);
+
+namespace pyreid::cpu {
+PYREID_DECLARE_SIMD(PYREID_GEM_ROW_DECLARATIONS(float, float) PYREID_GEM_ROW_DECLARATIONS(double, double)
+                        PYREID_GEM_ROW_DECLARATIONS(Half, float) PYREID_GEM_ROW_DECLARATIONS(BFloat16, float)
+                            PYREID_GEM_DECLARATIONS(float) PYREID_GEM_DECLARATIONS(double))
+}
