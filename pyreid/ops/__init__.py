@@ -11,10 +11,14 @@ load_cpu_library()
 load_cuda_library()
 
 from pyreid.ops import reference  # noqa: E402  (the schemas must be registered before the operators' modules)
+from pyreid.ops.batch_hard_triplet import batch_hard_triplet  # noqa: E402
+from pyreid.ops.batch_soft_triplet import batch_soft_triplet  # noqa: E402
 from pyreid.ops.gem_pool import gem_pool  # noqa: E402
 from pyreid.ops.pairwise_distance import pairwise_distance  # noqa: E402
 
 __all__ = [
+    "batch_hard_triplet",
+    "batch_soft_triplet",
     "gem_pool",
     "pairwise_distance",
     "reference",

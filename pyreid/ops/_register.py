@@ -63,6 +63,16 @@ def check_labels(labels: object, embeddings: Tensor) -> None:
         raise ValueError(f"labels: on {labels.device}, but embeddings are on {embeddings.device}")
 
 
+def check_margin(margin: object) -> None:
+    """Raise TypeError or ValueError unless ``margin`` is None or a finite number."""
+    if margin is None:
+        return
+    if isinstance(margin, bool) or not isinstance(margin, int | float):
+        raise TypeError(f"margin: expected a number, or None for the soft margin, got {type(margin).__name__}")
+    if not math.isfinite(margin):
+        raise ValueError(f"margin: expected a finite number, or None for the soft margin, got {margin}")
+
+
 def upcast(x: Tensor) -> Tensor:
     """float16 and bfloat16 to float32, the rest unchanged."""
     return x.float() if x.dtype in HALF_TYPES else x

@@ -15,15 +15,16 @@ from pyreid.ops._register import (
     check_float_tensor,
     check_gem_arguments,
     check_labels,
+    check_margin,
     under_autocast,
     upcast,
 )
 
 
 def _safe_sqrt(squared: Tensor) -> Tensor:
-    """Square root whose gradient at 0 is 0 instead of infinite."""
-    positive = squared > 0
-    return torch.where(positive, squared.where(positive, torch.ones_like(squared)).sqrt(), 0)
+    """Square root whose gradient at 0 is 0 instead of infinite. NaN stays NaN."""
+    nonzero = squared != 0
+    return torch.where(nonzero, squared.where(nonzero, torch.ones_like(squared)).sqrt(), 0)
 
 
 def pairwise_distance(x: Tensor, y: Tensor | None = None, *, metric: Metric = "euclidean") -> Tensor:
@@ -51,7 +52,8 @@ def _masks(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _triplet_loss(d_ap: Tensor, d_an: Tensor, valid: Tensor, margin: float | None, reduction: Reduction) -> Tensor:
     difference = torch.where(valid, d_ap - d_an, 0)
-    loss = F.softplus(difference) if margin is None else F.relu(difference + margin)
+    # -logsigmoid(-x) is softplus(x) without the cut that F.softplus makes at 20
+    loss = -F.logsigmoid(-difference) if margin is None else F.relu(difference + margin)
     loss = torch.where(valid, loss, 0)
     if reduction == "none":
         return loss
@@ -64,6 +66,7 @@ def batch_hard_triplet(
     """See :func:`pyreid.ops.batch_hard_triplet`."""
     check_float_tensor("embeddings", embeddings, (2,))
     check_labels(labels, embeddings)
+    check_margin(margin)
     check_choice("reduction", reduction, Reduction)
     embeddings = upcast(embeddings)
     if embeddings.shape[0] == 0:
@@ -84,6 +87,7 @@ def batch_soft_triplet(
     """See :func:`pyreid.ops.batch_soft_triplet`."""
     check_float_tensor("embeddings", embeddings, (2,))
     check_labels(labels, embeddings)
+    check_margin(margin)
     check_choice("reduction", reduction, Reduction)
     embeddings = upcast(embeddings)
     if embeddings.shape[0] == 0:

@@ -18,6 +18,22 @@ using Vec = typename VecOf<T>::type;
 template <class T>
 inline constexpr int64_t kLanes = PYREID_VECTOR_BYTES / static_cast<int64_t>(sizeof(T));
 
+// Signed integers as wide as T: comparisons of Vec<T> yield them, with -1 for true and 0 for false.
+template <class T>
+struct IntOf;
+template <>
+struct IntOf<float> {
+  using type = int32_t;
+};
+template <>
+struct IntOf<double> {
+  using type = int64_t;
+};
+template <class T>
+using Int = typename IntOf<T>::type;
+template <class T>
+using IntVec = Vec<Int<T>>;
+
 template <class T>
 inline Vec<T> load(const T* p) {
   Vec<T> v;
@@ -53,15 +69,28 @@ inline Vec<T> max(Vec<T> a, Vec<T> b) {
   return a > b ? a : b;
 }
 
-// Sum of the lanes by halves: the order is fixed for a vector width.
+template <class T, int64_t kWidth>
+struct Sum {
+  typedef T Whole __attribute__((vector_size(kWidth * sizeof(T))));
+  typedef T Half __attribute__((vector_size(kWidth / 2 * sizeof(T))));
+  static T of(Whole v) {
+    Half low, high;
+    memcpy(&low, &v, sizeof(low));
+    memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof(low), sizeof(high));
+    return Sum<T, kWidth / 2>::of(low + high);
+  }
+};
+template <class T>
+struct Sum<T, 2> {
+  typedef T Whole __attribute__((vector_size(2 * sizeof(T))));
+  static T of(Whole v) { return v[0] + v[1]; }
+};
+
+// Sum of the lanes by halves: the order is fixed for a vector width. The halves are vectors too, which keeps them in
+// registers; a loop over the lanes in memory is many times slower.
 template <class T>
 inline T sum_lanes(Vec<T> v) {
-  T lane[kLanes<T>];
-  memcpy(lane, &v, sizeof(v));
-  for (int64_t width = kLanes<T> / 2; width > 0; width /= 2) {
-    for (int64_t i = 0; i < width; ++i) lane[i] += lane[i + width];
-  }
-  return lane[0];
+  return Sum<T, kLanes<T>>::of(v);
 }
 
 template <class T>
