@@ -4,11 +4,14 @@
 #include <cstddef>
 #include <cstdint>
 
+// Whether kernels are compiled with AddressSanitizer; this file itself need not be.
+#ifndef PYREID_SHIM_ASAN
 #if defined(__SANITIZE_ADDRESS__)
 #define PYREID_SHIM_ASAN 1
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer)
 #define PYREID_SHIM_ASAN 1
+#endif
 #endif
 #endif
 #ifndef PYREID_SHIM_ASAN
