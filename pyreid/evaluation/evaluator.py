@@ -1,0 +1,180 @@
+"""Metrics from features, in strips of queries: no query x gallery matrix and no sort."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyreid.evaluation.inputs import (
+    as_cameras,
+    as_features,
+    as_integers,
+    as_max_rank,
+    checked_squared_norms,
+    choose_device,
+)
+from pyreid.evaluation.ranking import JUNK_ID, Matches, StripRanker, find_matches
+from pyreid.evaluation.result import EvaluationResult
+from pyreid.evaluation.scores import AveragePrecision, NoMatch, cumulative_match, query_scores
+from pyreid.ops._register import Metric, check_choice
+from pyreid.ops.distance_tiles import computing_dtype, inner_product_strips
+
+
+def evaluate(
+    query: Any,
+    gallery: Any,
+    query_ids: Any,
+    gallery_ids: Any,
+    query_cams: Any = None,
+    gallery_cams: Any = None,
+    *,
+    metric: Metric = "euclidean",
+    ap: AveragePrecision = "step",
+    no_match: NoMatch = "skip",
+    max_rank: int = 50,
+    device: torch.device | str | None = None,
+    progress: bool = False,
+) -> EvaluationResult:
+    """Rank the gallery for every query and compute CMC, mAP and mINP.
+
+    The ranks are exact: those of a stable sort by (distance, gallery index). They are found by counting, for each
+    positive, the gallery images that come before it, while strips of inner products are in the cache. Memory is that of
+    one strip, at most a few hundred megabytes.
+
+    For a query, gallery images of its identity from its own camera are junk and left out; so are images with identity
+    -1 for all queries. Identity 0 is an identity like any other.
+
+    Distances are compared as ``|g|^2 / 2 - q.g`` (Euclidean, squared or not: the order is the same) or ``-q.g / |g|``
+    (cosine; a row of zeros has similarity 0 with everything), computed in float32, or in float64 if either side is
+    float64. Distances that differ by less than the rounding of an inner product may change places, as in any
+    computation; features that lie close together far from the origin need float64.
+
+    Args:
+        query: (Q, D) features, float16, bfloat16, float32 or float64: a torch tensor, a NumPy array (also
+            memory-mapped) or anything with DLPack. Not copied as a whole if already in place.
+        gallery: (G, D) features; may differ from ``query`` in type.
+        query_ids: (Q,) integers.
+        gallery_ids: (G,) integers.
+        query_cams: (Q,) integers. None for both cameras: no camera filter.
+        gallery_cams: (G,) integers.
+        metric: ``"euclidean"``, ``"sqeuclidean"`` or ``"cosine"``.
+        ap: definition of ``map``: ``"step"`` averages the precision at each positive (torchreid, fast-reid, TransReID),
+            ``"trapezoid"`` its mean with the precision one rank before (official Market-1501 Matlab code). The result
+            holds both.
+        no_match: a query without a match in the gallery is left out (``"skip"``, torchreid) or counts as 0
+            (``"zero"``, official Matlab code).
+        max_rank: length of the CMC curve. Past the last rank the curve stays at its last value.
+        device: where to compute; None: where the features are.
+        progress: show a progress bar.
+
+    Returns:
+        The metrics and the scores of every query. If no query has a match, the means are NaN with
+        ``no_match="skip"``, and a warning says so.
+
+    Raises:
+        TypeError: if features are not floating-point, or identities or cameras not integers.
+        ValueError: if shapes, lengths or options are wrong, cameras are given for one side only, the query or the
+            gallery is empty, or features are NaN, infinite or out of range.
+    """
+    check_choice("metric", metric, Metric)
+    check_choice("ap", ap, AveragePrecision)
+    check_choice("no_match", no_match, NoMatch)
+    max_rank = as_max_rank(max_rank)
+    q, g = as_features("query", query), as_features("gallery", gallery)
+    if q.shape[1] != g.shape[1]:
+        raise ValueError(f"gallery: expected {q.shape[1]} columns to match query, got shape {tuple(g.shape)}")
+    q_ids = as_integers("query_ids", query_ids, len(q), "row of query")
+    g_ids = as_integers("gallery_ids", gallery_ids, len(g), "row of gallery")
+    q_cams, g_cams = as_cameras("query_cams", query_cams, len(q), "gallery_cams", gallery_cams, len(g))
+    chosen = choose_device(q, g, device)
+
+    matches = find_matches(q_ids, g_ids, q_cams, g_cams, junk_id=JUNK_ID)
+    ranks = _rank_features(q, g, matches, g_ids == JUNK_ID, metric, chosen, progress)
+    num_junk = int((g_ids == JUNK_ID).sum())
+    settings = {
+        "metric": metric,
+        "ap": ap,
+        "no_match": no_match,
+        "max_rank": max_rank,
+        "camera_filter": q_cams is not None,
+        "device": str(chosen),
+        "dtype": str(computing_dtype(q, g)).removeprefix("torch."),
+        "num_gallery": len(g) - num_junk,
+        "num_junk": num_junk,
+    }
+    return _summarise(ranks, matches.starts, settings)
+
+
+def _rank_features(
+    query: Tensor,
+    gallery: Tensor,
+    matches: Matches,
+    is_junk: np.ndarray,
+    metric: Metric,
+    device: torch.device,
+    progress: bool,
+) -> np.ndarray:
+    dtype = computing_dtype(query, gallery)
+    checked_squared_norms("query", query, device=device, dtype=dtype)
+    norms = checked_squared_norms("gallery", gallery, device=device, dtype=dtype)
+    column = torch.where(norms > 0, norms.sqrt().reciprocal(), 0) if metric == "cosine" else norms / 2
+    if is_junk.any():
+        column[torch.from_numpy(is_junk).to(device)] = torch.nan  # nothing compares with NaN: out of the gallery
+    role = {"scale": column} if metric == "cosine" else {"offset": column}
+    ranker = StripRanker(matches, device, **role)
+    with _progress_bar(len(query), show=progress) as advance:
+        for rows, products in inner_product_strips(query, gallery, device=device, dtype=dtype):
+            ranker.rank(products, rows)
+            advance(rows.stop - rows.start)
+    return ranker.ranks
+
+
+def _summarise(ranks: np.ndarray, starts: np.ndarray, settings: dict[str, Any]) -> EvaluationResult:
+    scores = query_scores(ranks, starts)
+    num_queries, num_matched = len(scores.matched), int(scores.matched.sum())
+    if num_matched == 0:
+        warnings.warn(
+            f"none of the {num_queries} queries has a match in the gallery"
+            + (" under another camera" if settings["camera_filter"] else "")
+            + "; check the identities"
+            + (" and cameras, or pass no cameras" if settings["camera_filter"] else ""),
+            stacklevel=3,
+        )
+    scored = np.ones(num_queries, dtype=bool) if settings["no_match"] == "zero" else scores.matched
+    means = {"step": _mean(scores.step[scored]), "trapezoid": _mean(scores.trapezoid[scored])}
+    average_precision = scores.step if settings["ap"] == "step" else scores.trapezoid
+    return EvaluationResult(
+        map=means[settings["ap"]],
+        cmc=cumulative_match(scores.first_match_rank, settings["max_rank"], int(scored.sum())),
+        minp=_mean(scores.inverse_negative_penalty[scored]),
+        map_step=means["step"],
+        map_trapezoid=means["trapezoid"],
+        average_precision=np.where(scored, average_precision, np.nan),
+        inverse_negative_penalty=np.where(scored, scores.inverse_negative_penalty, np.nan),
+        first_match_rank=scores.first_match_rank,
+        num_queries=num_queries,
+        num_skipped=num_queries - num_matched,
+        settings=settings,
+    )
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+@contextlib.contextmanager
+def _progress_bar(total: int, *, show: bool) -> Iterator[Callable[[int], None]]:
+    if not show:
+        yield lambda count: None
+        return
+    from rich.progress import Progress
+
+    with Progress() as bar:
+        task = bar.add_task("ranking queries", total=total)
+        yield lambda count: bar.advance(task, count)
