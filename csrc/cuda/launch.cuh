@@ -21,10 +21,14 @@
   T* name = reinterpret_cast<T*>(name##_raw)
 #endif
 
+#ifndef PYREID_GRID_CAP
+#define PYREID_GRID_CAP (int64_t{1} << 20)
+#endif
+
 namespace pyreid::cuda {
 
 // Blocks needed for n items, capped: kernels walk the rest in a grid-stride loop, with 64-bit indices.
-inline unsigned grid_for(int64_t n, int64_t per_block, int64_t cap = int64_t{1} << 20) {
+inline unsigned grid_for(int64_t n, int64_t per_block, int64_t cap = PYREID_GRID_CAP) {
   const int64_t blocks = (n + per_block - 1) / per_block;
   return static_cast<unsigned>(blocks < 1 ? 1 : blocks > cap ? cap : blocks);
 }

@@ -11,6 +11,7 @@ struct ExpConstants;
 // ln 2 in two parts keeps r exact. Below kLowest the result would be subnormal: it is set to 0.
 template <>
 struct ExpConstants<float> {
+  using Bits = uint32_t;
   static constexpr int kMantissaBits = 23;
   static constexpr float kRound = 0x1.8p23f, kLog2E = 0x1.715476p0f, kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;
   static constexpr float kLowest = -87.0f;
@@ -18,6 +19,7 @@ struct ExpConstants<float> {
 };
 template <>
 struct ExpConstants<double> {
+  using Bits = uint64_t;
   static constexpr int kMantissaBits = 52;
   static constexpr double kRound = 0x1.8p52, kLog2E = 0x1.71547652b82fep0, kLn2High = 0x1.62e42fefap-1,
                           kLn2Low = 0x1.cf79abc9e3b39p-40;
@@ -42,8 +44,10 @@ inline Vec<T> exp_nonpositive(Vec<T> x) {
   }
   Vec<T> p = broadcast(coefficients[C::kDegree]);
   for (int k = C::kDegree - 1; k >= 0; --k) p = p * r + coefficients[k];
-  const Vec<T> scaled = reinterpret_cast<Vec<T>>(reinterpret_cast<IntVec<T>>(p) +
-                                                 (reinterpret_cast<IntVec<T>>(rounded) << C::kMantissaBits));
+  // Unsigned: a negative n is added to the exponent modulo a power of two.
+  using Bits = Vec<typename C::Bits>;
+  const Vec<T> scaled =
+      reinterpret_cast<Vec<T>>(reinterpret_cast<Bits>(p) + (reinterpret_cast<Bits>(rounded) << C::kMantissaBits));
   return x == x ? (x < lowest ? Vec<T>{} : scaled) : x;
 }
 

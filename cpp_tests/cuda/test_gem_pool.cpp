@@ -1,0 +1,34 @@
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "cpp_tests/problems/gem_pool.h"
+#include "cpp_tests/schedule.h"
+#include "csrc/cuda/gem_pool.cuh"
+
+namespace {
+
+struct Backend {
+  using Half = __half;
+  using BFloat16 = __nv_bfloat16;
+
+  template <class... A>
+  static void gem_pool(A... arguments) {
+    pyreid::cuda::gem_pool(arguments..., nullptr);
+  }
+  template <class... A>
+  static void gem_pool_gradient(A... arguments) {
+    pyreid::cuda::gem_pool_gradient(arguments..., nullptr);
+  }
+  template <class... A>
+  static void gem_pool_exponent_gradient(A... arguments) {
+    pyreid::cuda::gem_pool_exponent_gradient(arguments..., nullptr);
+  }
+  template <class Run>
+  static auto repeat(const Run& run) {
+    return pyreid::test::in_every_schedule(run);
+  }
+};
+
+}  // namespace
+
+PYREID_TEST_GEM_POOL(Backend)
