@@ -127,4 +127,4 @@ def check_gem_arguments(x: object, p: object, eps: float) -> None:
 
 def under_autocast(x: Tensor) -> bool:
     """Whether autocast is on for the device of ``x``."""
-    return torch.is_autocast_enabled(x.device.type)
+    return torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)

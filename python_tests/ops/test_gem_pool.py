@@ -265,8 +265,13 @@ def test_half_is_the_rounded_float_result(device: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_gradients_are_rounded_to_nearest_even(dtype: torch.dtype, device: str) -> None:
     # with p = 1 the gradient of the only value is the incoming one: float32 values of every size, rounded once
-    grad = torch.cat([torch.randn(4000) * 10.0 ** torch.arange(-9, 11).repeat(200)[:4000], torch.tensor([0.0, 65520.0])])
-    grad = torch.cat([grad, grad.to(dtype).float(), torch.nextafter(grad, torch.tensor(torch.inf))])
+    grad = torch.cat(
+        [torch.randn(4000) * 10.0 ** torch.arange(-9, 11).repeat(200)[:4000], torch.tensor([0.0, 65520.0])]
+    )
+    stored = grad.to(dtype)
+    next_stored = torch.nextafter(stored, torch.tensor(torch.inf, dtype=dtype))
+    ties = (stored.double() + next_stored.double()).float() / 2
+    grad = torch.cat([grad, stored.float(), ties[ties.isfinite()]])
     x = torch.ones(len(grad), 1, 1, dtype=dtype, device=device)
     _, statistics = torch.ops.pyreid.gem_pool(x, None, 1.0, 1e-6)
     dx, _ = torch.ops.pyreid.gem_pool_backward(grad.reshape(-1, 1).to(device), x, statistics, None, 1.0, 1e-6)
