@@ -309,22 +309,38 @@ def test_near_duplicates_keep_their_digits(kind: str, device: str) -> None:
 @pytest.mark.parametrize("margin", MARGINS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_nan_is_never_silent(kind: str, margin: float | None, value: float, module: object, device: str) -> None:
-    for row in (0, 3, 8):  # of an anchor that counts, and 8: of one that does not
-        x = torch.randn(9, 20, device=device)
+    # 40 anchors in identities of four, whose rows stand far apart, and one, the last, without a positive
+    labels = torch.cat([torch.arange(40, device=device) % 10, torch.tensor([10], device=device)])
+    for row in (0, 7, 33, 40):
+        x = torch.randn(41, 20, device=device)
         x[row, 7] = value
         x.requires_grad_()
-        labels = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3, 4], device=device)
-        if math.isinf(value):
-            # infinitely far as a negative is harmless, as the own row or a positive it is not
-            if row < 8:
-                assert not torch.isfinite(triplet(kind, module)(x, labels, margin=margin))
-            continue
-        losses = triplet(kind, module)(x, labels, margin=margin, reduction="none")
-        assert losses[:8].isnan().all()
         loss = triplet(kind, module)(x, labels, margin=margin)
+        if math.isinf(value):
+            # a negative that is infinitely far is harmless; a positive, or the anchor itself, is not
+            assert row == 40 or not torch.isfinite(loss)
+            continue
         assert loss.isnan()
         (grad,) = torch.autograd.grad(loss, x)
         assert grad.isnan().any()
+        assert triplet(kind, module)(x, labels, margin=margin, reduction="none")[:40].isnan().all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("module", [ops, reference])
+@pytest.mark.parametrize("kind", KINDS)
+def test_soft_margin_is_exact_on_both_sides(kind: str, module: object, device: str) -> None:
+    for far in (1.0, 10.0, 25.0, 40.0, 1000.0):
+        x = torch.tensor([[0.0], [far], [1.0], [1.5 * far]], dtype=torch.float64)
+        labels = torch.tensor([0, 0, 1, 1])
+        out = triplet(kind, module)(x.to(device), labels.to(device), margin=None, reduction="none")
+        expected = reduce_losses(naive(kind, x, labels, None), "none")
+        # beside a difference of 24, ln(1 + exp(-24)) is 4e-11
+        assert_close(out, expected, torch.float64, scale=far)
+    x, labels = torch.tensor([[0.0], [1.0], [40.0], [41.0]], dtype=torch.float64), torch.tensor([0, 0, 1, 1])
+    out = triplet(kind, module)(x.to(device), labels.to(device), margin=None, reduction="none").cpu()
+    # tiny losses keep their relative precision: the absolute error of a difference of 40
+    assert (out / reduce_losses(naive(kind, x, labels, None), "none") - 1).abs().max() < tolerance(torch.float64, 40)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -434,8 +450,11 @@ def test_autocast_stays_float32(kind: str, device: str) -> None:
     with torch.autocast(device, dtype=torch.bfloat16):
         out = triplet(kind)(x, labels)
         from_half = triplet(kind)(x.bfloat16(), labels)
+        # the function upcasts by itself; the operator, called directly, is told to by autocast
+        direct = getattr(torch.ops.pyreid, f"batch_{kind}_triplet")(x.bfloat16(), labels, 0.3, "mean")[0]
     assert (out.dtype, from_half.dtype) == (torch.float32, torch.float32)
     assert torch.equal(out, triplet(kind)(x, labels))
+    assert torch.equal(direct, triplet(kind)(x.bfloat16(), labels, margin=0.3))
 
 
 @pytest.mark.parametrize("kind", KINDS)
