@@ -95,14 +95,14 @@ void weighted_differences_impl(const T* x, int64_t d, int64_t i, const int32_t* 
 
 }  // namespace
 
-#define PYREID_DEFINE_HARD_TRIPLET(T, Int)                                                                    \
-  void hardest_pair(const T* squared, const Int* identities, int64_t i, int64_t b, int32_t* positive,         \
-                    int32_t* negative) {                                                                      \
-    hardest_pair_impl(squared, identities, i, b, positive, negative);                                         \
-  }                                                                                                           \
-  void weighted_differences(const T* x, int64_t d, int64_t i, const int32_t* others, const T* weights,        \
-                            int64_t count, T* out) {                                                          \
-    weighted_differences_impl(x, d, i, others, weights, count, out);                                          \
+#define PYREID_DEFINE_HARD_TRIPLET(T, Int)                                                                            \
+  void hardest_pair(const T* squared, const Int* identities, int64_t i, int64_t b, int32_t* positive,                 \
+                    int32_t* negative) {                                                                              \
+    hardest_pair_impl(squared, identities, i, b, positive, negative);                                                 \
+  }                                                                                                                   \
+  void weighted_differences(const T* x, int64_t d, int64_t i, const int32_t* others, const T* weights, int64_t count, \
+                            T* out) {                                                                                 \
+    weighted_differences_impl(x, d, i, others, weights, count, out);                                                  \
   }
 
 PYREID_DEFINE_HARD_TRIPLET(float, int32_t)
