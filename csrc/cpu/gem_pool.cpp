@@ -5,6 +5,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "csrc/cpu/huge_pages.h"
 #include "csrc/cpu/simd/gem_pool.h"
 
 namespace pyreid::cpu {
@@ -98,6 +99,7 @@ void gem_pool(const S* x, int64_t samples, int64_t channels, int64_t n, GemExpon
 template <class S, class T>
 void gem_pool_gradient(const T* grad, const S* x, const T* largest, const T* factor, int64_t samples, int64_t channels,
                        int64_t n, GemExponent<T> p, T eps, S* dx, const ParallelFor& parallel_for) {
+  advise_huge_pages(dx, samples * channels * n * static_cast<int64_t>(sizeof(S)));
   parallel_for(0, samples * channels, rows_per_task(n), [=](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const T exponent = exponent_of(p, r % channels), scale = grad[r] * factor[r];

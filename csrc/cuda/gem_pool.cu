@@ -43,14 +43,24 @@ __device__ __forceinline__ T clamp_from_below(T x, T eps) {
   return x < eps ? eps : x;  // keeps NaN
 }
 
-// u^p for u in [0, 1]; p is the same for all threads of a group
+__device__ __forceinline__ float smallest_normal(float) { return 1.17549435e-38f; }
+__device__ __forceinline__ double smallest_normal(double) { return 2.2250738585072014e-308; }
+
+// log2(v / m) for 0 < v <= m, also where the quotient underflows
 template <class T>
-__device__ __forceinline__ T power_of(T u, T p) {
+__device__ __forceinline__ T log_ratio(T v, T m) {
+  const T u = v / m;
+  return u < smallest_normal(u) ? log_2(v) - log_2(m) : log_2(u);
+}
+
+// (v / m)^p for 0 < v <= m; p is the same for all threads of a group
+template <class T>
+__device__ __forceinline__ T power_of_ratio(T v, T m, T p) {
   if (p == T(0)) return T(1);
-  if (p == T(1)) return u;
-  if (p == T(2)) return u * u;
-  if (p == T(3)) return u * u * u;
-  return exp_2(p * log_2(u));
+  if (p == T(1)) return v / m;
+  if (p == T(2)) return (v / m) * (v / m);
+  if (p == T(3)) return (v / m) * (v / m) * (v / m);
+  return exp_2(p * log_ratio(v, m));
 }
 
 template <int kGroup, class T>
@@ -99,15 +109,14 @@ __global__ void pooled_kernel(const S* __restrict__ x, int64_t rows, int64_t cha
     T sum = 0, log_sum = 0, partial = 0, log_partial = 0;
     int terms = 0;
     for (int64_t i = member; i < n; i += kGroup) {
-      const T u = clamp_from_below(to_compute(row[i]), eps) / m;
+      const T v = clamp_from_below(to_compute(row[i]), eps);
       if (slope != nullptr) {
-        const T log_u = log_2(u);
+        const T log_u = log_ratio(v, m);
         const T power = exp_2(exponent * log_u);
         partial += power;
-        // an underflowed u contributes 0, not 0 times infinity
-        if (power > T(0)) log_partial += power * log_u;
+        if (power > T(0)) log_partial += power * log_u;  // u^p log2 u goes to 0 with u^p
       } else {
-        partial += power_of(u, exponent);
+        partial += power_of_ratio(v, m, exponent);
       }
       if (++terms == kTermsPerPartial) {
         sum += partial;
@@ -147,7 +156,7 @@ __global__ void gradient_kernel(const T* __restrict__ grad, const S* __restrict_
     const T exponent = exponent_of(p, r % channels) - T(1), m = largest[r], scale = grad[r] * factor[r];
     for (int64_t i = member; i < n; i += kGroup) {
       const T value = to_compute(row[i]);
-      out[i] = to_storage<S>(value < eps ? T(0) : scale * power_of(value / m, exponent));
+      out[i] = to_storage<S>(value < eps ? T(0) : scale * power_of_ratio(value, m, exponent));
     }
   }
 }

@@ -19,11 +19,13 @@ from pyreid.evaluation.inputs import (
     checked_squared_norms,
     choose_device,
 )
-from pyreid.evaluation.ranking import JUNK_ID, Matches, StripRanker, find_matches
+from pyreid.evaluation.ranking import Matches, StripRanker, find_matches
 from pyreid.evaluation.result import EvaluationResult
 from pyreid.evaluation.scores import AveragePrecision, NoMatch, cumulative_match, query_scores
 from pyreid.ops._register import Metric, check_choice
 from pyreid.ops.distance_tiles import computing_dtype, inner_product_strips
+
+JUNK_ID = -1
 
 
 def evaluate(
@@ -94,7 +96,7 @@ def evaluate(
     q_cams, g_cams = as_cameras("query_cams", query_cams, len(q), "gallery_cams", gallery_cams, len(g))
     chosen = choose_device(q, g, device)
 
-    matches = find_matches(q_ids, g_ids, q_cams, g_cams, junk_id=JUNK_ID)
+    matches = find_matches(q_ids, g_ids, q_cams, g_cams)
     ranks = _rank_features(q, g, matches, g_ids == JUNK_ID, metric, chosen, progress)
     num_junk = int((g_ids == JUNK_ID).sum())
     settings = {

@@ -63,7 +63,6 @@ def evaluate_rank(
         gallery_ids,
         as_integers("q_camids", q_camids, num_query, "row of distmat"),
         as_integers("g_camids", g_camids, num_gallery, "column of distmat"),
-        junk_id=None,
     )
     scores = query_scores(_rank_distances(distances, matches), matches.starts)
     num_matched = int(scores.matched.sum())

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from pyreid.ops.rank_positives import rank_positives
 
-JUNK_ID = -1
-
 
 @dataclass(frozen=True, slots=True)
 class Matches:
@@ -37,16 +35,12 @@ def find_matches(
     gallery_ids: np.ndarray,
     query_cams: np.ndarray | None,
     gallery_cams: np.ndarray | None,
-    *,
-    junk_id: int | None,
 ) -> Matches:
-    """Look up every query's identity in the gallery; a query with ``junk_id`` matches nothing."""
+    """Look up every query's identity in the gallery."""
     order = np.argsort(gallery_ids, kind="stable")
     by_id = gallery_ids[order]
     begin = np.searchsorted(by_id, query_ids, side="left")
     counts = np.searchsorted(by_id, query_ids, side="right") - begin
-    if junk_id is not None:
-        counts[query_ids == junk_id] = 0
     starts = np.concatenate([[0], np.cumsum(counts)])
     return Matches(order, begin, starts, query_cams, gallery_cams)
 

@@ -9,8 +9,14 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from pyreid._extension import load_cuda_library
+from pyreid.errors import ExtensionError
+
 Metric = Literal["euclidean", "sqeuclidean", "cosine"]
 Reduction = Literal["mean", "sum", "none"]
+
+# Why there are no CUDA kernels; None where there are.
+CUDA_PROBLEM = load_cuda_library()
 
 HALF_TYPES = (torch.float16, torch.bfloat16)
 FLOAT_TYPES = (*HALF_TYPES, torch.float32, torch.float64)
@@ -47,6 +53,23 @@ def check_float_tensor(name: str, value: object, dims: Sequence[int]) -> None:
     if value.dim() not in dims:
         expected = " or ".join(f"{d}-D" for d in dims)
         raise ValueError(f"{name}: expected a {expected} tensor, got shape {tuple(value.shape)}")
+
+
+def check_operand(name: str, value: object, dims: Sequence[int]) -> None:
+    """As :func:`check_float_tensor`, and the tensor must be on a device that has kernels.
+
+    Raises:
+        TypeError: if it is no tensor or of another dtype.
+        ValueError: if its shape or device does not fit.
+        ExtensionError: if it is on a CUDA device and the CUDA library is not loaded.
+    """
+    check_float_tensor(name, value, dims)
+    assert isinstance(value, Tensor)
+    if value.device.type == "cuda":
+        if CUDA_PROBLEM is not None:
+            raise ExtensionError(f"{name}: on {value.device}, but the CUDA library is not loaded: {CUDA_PROBLEM}")
+    elif value.device.type not in ("cpu", "meta"):
+        raise ValueError(f"{name}: on {value.device}, but kernels exist for cpu and cuda; use pyreid.ops.reference")
 
 
 def check_labels(labels: object, embeddings: Tensor) -> None:
@@ -104,4 +127,4 @@ def check_gem_arguments(x: object, p: object, eps: float) -> None:
 
 def under_autocast(x: Tensor) -> bool:
     """Whether autocast is on for the device of ``x``."""
-    return torch.is_autocast_enabled(x.device.type)
+    return torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)

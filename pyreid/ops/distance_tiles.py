@@ -117,7 +117,7 @@ def inner_product_strips(
 
 
 def _multiply(query: Tensor, gallery: Tensor, out: Tensor) -> None:
-    with torch.no_grad(), torch.autocast(out.device.type, enabled=False), _full_float32():
+    with torch.no_grad(), _full_float32():  # autocast leaves operators with out= alone
         torch.mm(query, gallery.t(), out=out)
 
 

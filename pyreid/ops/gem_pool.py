@@ -27,9 +27,7 @@ def _fake_backward(
     return x.new_empty(x.shape), grad.new_empty((0,) if p is None else p.shape)
 
 
-def _setup_context(
-    ctx: Any, inputs: tuple[Tensor, Tensor | None, float, float], output: tuple[Tensor, Tensor]
-) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor | None, float, float], output: tuple[Tensor, Tensor]) -> None:
     x, p, ctx.value, ctx.eps = inputs
     _, statistics = output
     ctx.mark_non_differentiable(statistics)

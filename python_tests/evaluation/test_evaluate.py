@@ -16,10 +16,11 @@ import torch
 
 import pyreid
 from pyreid.evaluation import EvaluationResult, evaluate
+from pyreid.ops._register import Metric
 from python_tests.evaluation.brute_force import Expected, brute_force, exact_distances
 from python_tests.ops.checks import DEVICES
 
-METRICS = ["euclidean", "sqeuclidean", "cosine"]
+METRICS: list[Metric] = ["euclidean", "sqeuclidean", "cosine"]
 Problem = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]
 
 
@@ -215,6 +216,8 @@ class OnlyDLPack:
 def test_kinds_of_input(tmp_path: Path) -> None:
     problem = integer_problem(30, 300, num_ids=9, num_cams=3, dim=4)
     query, gallery, q_ids, g_ids, q_cams, g_cams = problem
+    assert q_cams is not None
+    assert g_cams is not None
     labels = (q_ids, g_ids, q_cams, g_cams)
     expected = evaluate(*problem).to_dict()
     np.save(tmp_path / "gallery.npy", gallery)
@@ -245,20 +248,32 @@ def test_inputs_are_not_changed() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(problem, copies, strict=True))  # type: ignore[arg-type]
 
 
-def test_low_precision_settings_do_not_change_the_ranking() -> None:
+def test_low_precision_settings_do_not_change_the_ranking(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     query, gallery = (torch.from_numpy(rng.standard_normal((n, 64)).astype(np.float32)) for n in (30, 800))
     ids = rng.integers(0, 9, 30), rng.integers(0, 9, 800)
     expected = evaluate(query, gallery, *ids).to_dict()
+    during = []
+    mm = torch.mm
+
+    def spy(*args: Any, **kwargs: Any) -> torch.Tensor:
+        # whether a CPU has a fast path for bfloat16 products differs, so look at the settings themselves
+        during.append(tuple(backend.fp32_precision for backend in backends))
+        assert kwargs["out"].dtype == torch.float32
+        return mm(*args, **kwargs)
+
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+    monkeypatch.setattr(torch, "mm", spy)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
         with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
             assert evaluate(query, gallery, *ids).to_dict() == expected
         assert torch.get_float32_matmul_precision() == "medium"
-        assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"  # type: ignore[attr-defined]
+        assert [backend.fp32_precision for backend in backends] == ["tf32", "bf16"]
     finally:
         torch.set_float32_matmul_precision(before)
+    assert during == [("ieee", "ieee")]
 
 
 def test_strips_and_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,6 +357,10 @@ def test_summary_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         result.save(path)
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
     assert json.loads(path.read_text())["map"] == 1.0
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        evaluate(np.eye(2), np.eye(2), [0, 1], [0, 1]).save(tmp_path / "folder")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "metrics.json"]
     with pytest.raises(AttributeError):
         result.map = 0.0  # type: ignore[misc]
     with pytest.raises(ValueError, match="k: expected at least 1, got 0"):
@@ -379,7 +398,7 @@ def features(rows: int, dim: int = 2, **places: float) -> np.ndarray:
          "gallery: 2 NaN or infinite values, the first is nan at row 1, column 0"),
         ({"query": features(2, at_1_1=-np.inf)}, ValueError, "query: 1 NaN or infinite values, the first is -inf at"),
         ({"gallery": features(3, at_1_0=1e19)}, ValueError, "gallery: the squared norm of 1 rows overflows float32"),
-        ({"query": 1e-20 * features(2)}, ValueError, "the squared norm of 2 rows underflows float32, the first is row 0"),
+        ({"query": 1e-20 * features(2)}, ValueError, "squared norm of 2 rows underflows float32, the first is row 0"),
         ({"metric": "manhattan"}, ValueError, "metric: expected one of 'euclidean', 'sqeuclidean', 'cosine'"),
         ({"ap": "area"}, ValueError, "ap: expected one of 'step', 'trapezoid'"),
         ({"no_match": "drop"}, ValueError, "no_match: expected one of 'skip', 'zero'"),

@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyreid import ops
-from pyreid.ops import reference
+from pyreid.errors import ExtensionError
+from pyreid.ops import _register, reference
 from python_tests.ops.checks import DEVICES, assert_close, gradients
 
 METRICS = ["euclidean", "sqeuclidean", "cosine"]
@@ -166,3 +168,9 @@ def test_second_derivative_is_refused() -> None:
 def test_bad_input(x: object, y: object, metric: str, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         ops.pairwise_distance(x, y, metric=metric)  # type: ignore[arg-type]
+
+
+def test_cuda_tensors_without_cuda_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_register, "CUDA_PROBLEM", "not built")
+    with FakeTensorMode(), pytest.raises(ExtensionError, match="x: on cuda:0, but the CUDA library is not loaded: not"):
+        ops.pairwise_distance(torch.zeros(2, 3, device="cuda"))

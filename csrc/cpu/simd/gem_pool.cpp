@@ -178,9 +178,8 @@ void finish_impl(const T* largest, const double* sum, const double* log_sum, con
       if (slope != nullptr) l[i] = log_sum[begin + i];
     }
     const Vec<double> log_mean = s == s ? log2<double>(s / count) : s;
-    Vec<double> ratio = exp2<double>(log_mean / q);
-    ratio = ratio > 1.0 ? broadcast(1.0) : ratio;  // a mean is no larger than the largest
-    const Vec<double> y = m * ratio;
+    // At most m, as a mean must be: log2 of 0 < u <= 1 is never above 0, exp2 of that never above 1, nor is the mean.
+    const Vec<double> y = m * exp2<double>(log_mean / q);
     const Vec<double> weight = exp2<double>(log_mean * (1.0 / q - 1.0)) / count;
     const Vec<double> by_p = y / q * kLn2 * (l / s - log_mean / q);
     for (int64_t i = 0; i < step; ++i) {

@@ -1,8 +1,8 @@
-// Vectorised log2 and exp2 on the portable vectors of vector.h, in float and double. log2(1) is exactly 0 and exp2 of
-// an integer is exact. Measured against libm over the whole range, the largest errors with (without) fused multiply-add
-// are, in units in the last place of the result:
-//   float   log2 1.5 (2.0)   exp2 1.0 (1.5)
-//   double  log2 2.5 (3.0)   exp2 1.0 (1.5)
+// Vectorised log2 and exp2 on the portable vectors of vector.h, in float and double. log2 of a power of two and exp2 of
+// an integer are exact. Errors are below, in units in the last place of the result:
+//   float   log2 1.8   exp2 1.2    (every float in [1/8, 8), where the errors are largest, and a sample of the rest)
+//   double  log2 3.5   exp2 1.25   (40 million values; the largest seen were 2.89 and 1.20)
+// Without fused multiply-add, that is; with it they are a little smaller.
 // They need round-to-nearest and must not be compiled with -ffast-math.
 #pragma once
 #include "csrc/cpu/simd/vector.h"

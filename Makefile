@@ -1,0 +1,57 @@
+# make demo    set up, then run the whole loop on a synthetic data set; writes report/
+# make test    set up, then all tests: cpp_tests (CTest) and python_tests (pytest)
+# make lint    set up, then ruff, mypy and clang-format
+# make bench   set up, then the benchmarks; writes benchmarks/results/
+# make clean   remove what the build, the tests and the demo wrote; VENV stays
+#
+# PYTHON and VENV choose the interpreter and the virtual environment; PYREID_CUDA=ON|OFF overrides the search for nvcc.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+NATIVE := $(shell find csrc cmake -type f) CMakeLists.txt build_backend.py pyproject.toml
+FORMATTED = $(shell find csrc cpp_tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+
+.PHONY: install demo test test-cpp test-python lint bench clean
+
+install: $(VENV)/.installed
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch comes first: the build then finds it, and pip fetches no second one into an isolated build environment.
+$(VENV)/.torch: $(BIN)/python
+	$(BIN)/python -m pip install --quiet "torch>=2.11" "torchvision>=0.26"
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.torch $(NATIVE)
+	$(BIN)/python -m pip install --quiet --editable ".[train,dev]"
+	touch $@
+
+demo: install
+	$(BIN)/pyreid demo --output report
+
+test: test-cpp test-python
+
+test-cpp: install
+	$(BIN)/cmake -S . -B build/cpp_tests -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+	  -DPYREID_EXTENSION=OFF -DPYREID_TESTS=ON
+	$(BIN)/cmake --build build/cpp_tests
+	$(BIN)/ctest --test-dir build/cpp_tests --output-on-failure --no-tests=error
+
+test-python: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(FORMATTED)
+
+bench: install
+	$(BIN)/python -m pip install --quiet --editable ".[bench]"
+	for bench in benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+
+clean:
+	rm -rf build dist report runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,101 @@
+"""Generalised-mean pooling, forward and backward, against plain PyTorch in eager mode.
+
+python -m benchmarks.bench_gem_pool                     # on the CPU, prints a table
+python -m benchmarks.bench_gem_pool --device cuda --out benchmarks/results/h200.json
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks._timing import DeviceType, Row, print_table, result_row, time_interleaved, write_results
+from pyreid import ops
+
+SHAPE = (64, 2048, 16, 8)  # the last feature map of a ResNet-50 with stride 1, for images of 256 x 128
+EPS = 1e-6
+PEER = "torch eager"
+Pool = Callable[[Tensor, "float | Tensor"], Tensor]
+
+
+def eager_gem(x: Tensor, p: float | Tensor) -> Tensor:
+    """Pooling as most re-identification code bases write it. A float32 p turns half precision into float32 in pow."""
+    exponent = p.view(1, -1, 1, 1) if isinstance(p, Tensor) else p
+    return x.clamp(min=EPS).pow(exponent).mean((-1, -2)).pow(1 / p)
+
+
+def exponents(device: DeviceType) -> dict[str, float | Tensor]:
+    """Float32 parameters as in mixed-precision training; not 3, which eager pow would treat apart from the rest."""
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "p = 3": 3.0,
+        "learnable p": torch.full((1,), 3.1, device=device, requires_grad=True),
+        "learnable p[C]": (2 + 2 * torch.rand(SHAPE[1], generator=generator)).to(device).requires_grad_(),
+    }
+
+
+def step(pool: Pool, x: Tensor, p: float | Tensor, grad: Tensor) -> Callable[[], tuple[Tensor, ...]]:
+    """One forward and backward pass, as a function without arguments that returns the result and the gradients."""
+    leaf = x.clone().requires_grad_()
+    inputs = (leaf, p) if isinstance(p, Tensor) else (leaf,)
+
+    def run() -> tuple[Tensor, ...]:
+        out = pool(leaf, p)
+        return out.detach(), *torch.autograd.grad(out, inputs, grad.to(out.dtype))
+
+    return run
+
+
+def check_agreement(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...], dtype: torch.dtype, case: str) -> None:
+    """Raise unless results and gradients agree as far as the peer's arithmetic in ``dtype`` allows."""
+    for name, a, b in zip(("result", "gradient of x", "gradient of p"), ours, theirs, strict=False):
+        error = (a.float() - b.float()).abs().max().item()
+        allowed = (1e-4 if dtype == torch.float32 else 3e-2) * b.abs().max().item()
+        if not error <= allowed:
+            raise RuntimeError(f"{case}: the {name} differs from the peer's by {error:.3g}, allowed {allowed:.3g}")
+
+
+def measure(device: DeviceType, repeats: int) -> list[Row]:
+    rows = []
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(SHAPE, generator=generator).relu()
+    grad = torch.randn(SHAPE[:2], generator=generator).to(device)
+    for dtype in (torch.float32, torch.bfloat16):
+        x = features.to(device, dtype)
+        for name, p in exponents(device).items():
+            contenders = {"ours": step(ops.gem_pool, x, p, grad), PEER: step(eager_gem, x, p, grad)}
+            case = f"{'x'.join(map(str, SHAPE))} {name}"
+            check_agreement(contenders["ours"](), contenders[PEER](), dtype, f"gem_pool {case}")
+            timings = time_interleaved(contenders, repeats, device=device)
+            rows.append(
+                result_row(
+                    op="gem_pool",
+                    case=f"{case} fwd+bwd",
+                    dtype=str(dtype).removeprefix("torch."),
+                    device=device,
+                    ours=timings["ours"],
+                    peer=PEER,
+                    peer_timing=timings[PEER],
+                )
+            )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--out", type=Path, help="JSON file that the rows are written to")
+    args = parser.parse_args()
+    rows = measure(args.device, args.repeats)
+    print_table(rows)
+    if args.out:
+        write_results(args.out, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""``pyreid evaluate``: metrics of a model on a data set, or of features in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pyreid.evaluation import EvaluationResult
+    from pyreid.training.features import TestFeatures
+
+REQUIRED = ("query", "gallery", "query_ids", "gallery_ids")
+CAMERAS = ("query_cams", "gallery_cams")
+
+
+def evaluate(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe file or name, or the folder of a run (then with its best weights).")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that differ, such as data.root=DIR.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", "--checkpoint", help="Weights file or checkpoint of the model.")
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of a recipe: .npz with query, gallery, query_ids, gallery_ids, query_cams, gallery_cams."
+        ),
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="euclidean, sqeuclidean or cosine.")] = None,
+    ap: Annotated[
+        str | None, typer.Option(help="Average precision: step, or trapezoid (official Market-1501).")
+    ] = None,
+    no_match: Annotated[str | None, typer.Option(help="Queries without a right answer: skip or zero.")] = None,
+    max_rank: Annotated[int | None, typer.Option(help="Length of the CMC curve.")] = None,
+    json: Annotated[Path | None, typer.Option(metavar="OUT", help="Write the result as JSON.")] = None,
+    save_features: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="Write the features as .npz, for --features.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda where there is one.")] = None,
+) -> None:
+    """Evaluate a model on the data set of its recipe, or features from a file: mAP, CMC, mINP.
+
+    Example: pyreid evaluate runs/small data.root=~/data/VeRi --json small.json --save-features small.npz
+    """
+    if (recipe is None) == (features is None):
+        raise typer.BadParameter("give either a RECIPE or --features FILE")
+    if features is not None and (weights is not None or save_features is not None or overrides):
+        raise typer.BadParameter("--features goes with neither --weights, --save-features nor KEY=VALUE")
+    if save_features is not None and save_features.suffix != ".npz":
+        raise typer.BadParameter(f"--save-features: {save_features} does not end in .npz")
+    chosen = {"metric": metric, "ap": ap, "no_match": no_match, "max_rank": max_rank}
+    options = {key: value for key, value in chosen.items() if value is not None}
+    if json is not None:
+        json.parent.mkdir(parents=True, exist_ok=True)  # now, not after an hour of work
+    if recipe is not None:
+        result = _evaluate_recipe(recipe, overrides or [], weights, options, device, save_features)
+    else:
+        assert features is not None
+        result = _evaluate_file(features, options, device)
+    print(result.summary())
+    if json is not None:
+        result.save(json)
+
+
+def _evaluate_recipe(
+    name: str,
+    overrides: list[str],
+    weights: Path | None,
+    options: dict[str, Any],
+    device: str | None,
+    save_features: Path | None,
+) -> EvaluationResult:
+    import torch
+
+    from pyreid.errors import WeightsError
+    from pyreid.models import create_model, load_weights
+    from pyreid.training import load_recipe
+    from pyreid.training.datamodule import image_input
+    from pyreid.training.engine import open_dataset
+    from pyreid.training.features import evaluate_features, extract_test_features
+    from pyreid.training.preflight import check_matches
+    from pyreid.training.run_folder import RunFolder
+
+    run = RunFolder(Path(name))
+    if run.root.is_dir() and run.recipe.is_file():
+        name = str(run.recipe)
+        weights = weights if weights is not None else run.best_checkpoint
+    loaded = load_recipe(name, [*overrides, *(f"evaluation.{key}={value}" for key, value in options.items())])
+    if weights is None:
+        raise WeightsError(f"weights: recipe {loaded.name} needs --weights FILE (a run's checkpoints/best.ckpt)")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dataset = open_dataset(loaded)
+    check_matches(dataset)
+    model = create_model(loaded.model.name, **loaded.model.overrides)
+    load_weights(model, weights)
+    features = extract_test_features(
+        model,
+        dataset,
+        images=image_input(model, loaded.data),
+        flip=loaded.evaluation.flip,
+        batch_size=loaded.evaluation.batch_size,
+        workers=loaded.data.workers,
+        device=device,
+        progress=True,
+    )
+    if save_features is not None:
+        _save(features, save_features)
+    return evaluate_features(features, loaded.evaluation, device=device)
+
+
+def _save(features: TestFeatures, path: Path) -> None:
+    import numpy as np
+
+    from pyreid.training.run_folder import write_atomically
+
+    arrays = {key: getattr(features, key) for key in (*REQUIRED, *CAMERAS)}
+    write_atomically(path, lambda temporary: np.savez(temporary, **arrays))
+
+
+def _evaluate_file(path: Path, options: dict[str, Any], device: str | None) -> EvaluationResult:
+    import zipfile
+
+    import numpy as np
+
+    from pyreid.evaluation import evaluate
+
+    if not path.is_file():
+        raise FileNotFoundError(f"--features {path}: no such file")
+    expected = (
+        f"expected a .npz file with the arrays {', '.join(REQUIRED)} and, to filter by camera, {', '.join(CAMERAS)}"
+    )
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files} if hasattr(archive, "files") else {}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        raise ValueError(f"--features {path}: cannot be read ({error}); {expected}") from error
+    missing = [key for key in REQUIRED if key not in arrays]
+    cameras = [key for key in CAMERAS if key in arrays]
+    if missing or len(cameras) == 1:
+        lacking = missing or [key for key in CAMERAS if key not in arrays]
+        raise ValueError(f"--features {path}: no {', '.join(lacking)} among {', '.join(sorted(arrays))}; {expected}")
+    return evaluate(*(arrays[key] for key in (*REQUIRED, *cameras)), device=device, **options)

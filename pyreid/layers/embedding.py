@@ -1,0 +1,43 @@
+"""Unit-length embeddings and the cosine classifier on them (RMNet, Sect. IV)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """``x`` in float32 if it is float16 or bfloat16, else as it is."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def unit_length(x: Tensor) -> Tensor:
+    """Rows of ``x`` (N, D) divided by their L2 norm, at least in float32; a zero row stays zero."""
+    return F.normalize(full_precision(x), dim=1, eps=1e-12)
+
+
+class CosineClassifier(nn.Module):
+    """Scaled cosine similarity to one learned direction per identity: logits (N, C) = scale * cos(x_i, w_j).
+
+    Computed in float32 also under autocast: at scale 30 a bfloat16 logit would be off by 0.1.
+
+    Args:
+        embedding_dim: D.
+        num_classes: C, number of identities.
+        scale: factor on the cosine, s of AM-Softmax.
+    """
+
+    def __init__(self, embedding_dim: int, num_classes: int, *, scale: float = 30.0) -> None:
+        super().__init__()
+        self.scale = scale
+        self.weight = nn.Parameter(torch.empty(num_classes, embedding_dim))
+        nn.init.xavier_normal_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, C) of embeddings ``x`` (N, D), whose length does not matter."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.scale * F.linear(unit_length(x), unit_length(self.weight))
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[1]}, {self.weight.shape[0]}, scale={self.scale}"

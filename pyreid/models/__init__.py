@@ -1,0 +1,36 @@
+"""The model zoo: ``create_model("safr_small", num_classes=576)``, complexity, weights and the papers' figures."""
+
+from __future__ import annotations
+
+from pyreid.models.base import ModelOutput, ReIDModel
+from pyreid.models.complexity import Complexity, complexity
+from pyreid.models.config import ModelConfig
+from pyreid.models.paper import PaperFigure, PaperResult, PaperRow, paper_figures, paper_table
+from pyreid.models.registry import create_model, list_models, model_entry, register_model, resolve_config
+from pyreid.models.rmnet import RMNet, RMNetConfig
+from pyreid.models.safr import SAFR, SAFRConfig
+from pyreid.models.weights import WeightsReport, load_weights
+
+__all__ = [
+    "SAFR",
+    "Complexity",
+    "ModelConfig",
+    "ModelOutput",
+    "PaperFigure",
+    "PaperResult",
+    "PaperRow",
+    "RMNet",
+    "RMNetConfig",
+    "ReIDModel",
+    "SAFRConfig",
+    "WeightsReport",
+    "complexity",
+    "create_model",
+    "list_models",
+    "load_weights",
+    "model_entry",
+    "paper_figures",
+    "paper_table",
+    "register_model",
+    "resolve_config",
+]

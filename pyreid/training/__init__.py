@@ -1,0 +1,50 @@
+"""Training: recipes, the Lightning module and data module, callbacks, and the loop that ties them together.
+
+Names load on first use: reading recipes needs neither torch nor Lightning.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyreid.training.engine import TrainingResult, train
+    from pyreid.training.features import evaluate_model, extract_features
+    from pyreid.training.recipe import Recipe
+    from pyreid.training.recipe_files import dump_recipe, find_recipe, list_recipes, load_recipe, recipe_dirs
+
+_NAMES = {
+    "Recipe": "recipe",
+    "TrainingResult": "engine",
+    "dump_recipe": "recipe_files",
+    "evaluate_model": "features",
+    "extract_features": "features",
+    "find_recipe": "recipe_files",
+    "list_recipes": "recipe_files",
+    "load_recipe": "recipe_files",
+    "recipe_dirs": "recipe_files",
+    "train": "engine",
+}
+__all__ = [
+    "Recipe",
+    "TrainingResult",
+    "dump_recipe",
+    "evaluate_model",
+    "extract_features",
+    "find_recipe",
+    "list_recipes",
+    "load_recipe",
+    "recipe_dirs",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"pyreid.training.{_NAMES[name]}"), name)
+    raise AttributeError(f"module 'pyreid.training' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

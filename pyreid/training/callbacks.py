@@ -1,0 +1,261 @@
+"""Callbacks of a training run: watching every step, recording and evaluating every epoch, writing files."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+
+from pyreid.errors import TrainingError
+from pyreid.training.features import evaluate_model, num_test_images
+from pyreid.training.module import BatchRecord, ReIDModule
+from pyreid.training.objectives import term_names
+from pyreid.training.randomness import random_states, restore_random_states
+from pyreid.training.recipe import Recipe
+from pyreid.training.run_folder import RunFolder, write_atomically, write_csv, write_json
+
+if TYPE_CHECKING:
+    from pyreid.data import ReIDDataset
+    from pyreid.evaluation import EvaluationResult
+    from pyreid.training.datamodule import ImageInput
+
+SCORES = ("mAP", "rank1", "rank5", "rank10", "mINP")
+_NAMED_FILES = 4
+
+
+class StepMonitor(L.Callback):
+    """Before every optimiser step: stops if a loss or a gradient is not finite, and sums up the epoch.
+
+    The losses of all batches of the step and the norm of the gradient reach the host in one copy. The optimiser has
+    not touched the weights yet when the run is stopped.
+
+    Args:
+        names: names of the loss terms.
+        files: file of every image of the training split, to name those of a bad batch.
+    """
+
+    def __init__(self, names: Sequence[str], files: Sequence[Path]) -> None:
+        self.names = tuple(names)
+        self.files = files
+        self.latest_loss = math.nan
+        self.lr = math.nan
+        self._batches: list[list[float]] = []
+        self._norms: list[float] = []
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, ReIDModule)
+        pl_module.pending.clear()
+        self._batches.clear()
+        self._norms.clear()
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        assert isinstance(pl_module, ReIDModule)
+        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        rows = [torch.stack([item.loss, *item.terms]) for item in pl_module.pending]
+        *flat, norm_value = torch.cat([*rows, norm.reshape(1).to(rows[0])]).tolist()
+        width = 1 + len(self.names)
+        values = [flat[i : i + width] for i in range(0, len(flat), width)]
+        for item, row in zip(pl_module.pending, values, strict=True):
+            if not all(map(math.isfinite, row)):
+                self._stop(trainer, "the loss is not finite", item, row)
+        if not math.isfinite(norm_value) and not _scaler_will_skip(trainer):
+            bad = next((n for n, p in pl_module.named_parameters() if p.grad is not None and not _finite(p.grad)), None)
+            what = f"the gradient of {bad!r}" if bad is not None else "the norm of the gradient"
+            self._stop(trainer, f"{what} is not finite", pl_module.pending[-1], values[-1])
+        pl_module.pending.clear()
+        self._batches += values
+        if math.isfinite(norm_value):
+            self._norms.append(norm_value)
+        self.latest_loss = values[-1][0]
+        self.lr = float(optimizer.param_groups[0]["lr"])
+        step = trainer.global_step + 1
+        if step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            last = dict(zip(("loss", *self.names), values[-1], strict=True))
+            log_scalars(trainer, "train", last | {"grad_norm": norm_value, "lr": self.lr}, step)
+
+    def epoch_means(self) -> dict[str, float]:
+        """Mean loss, terms and gradient norm (before clipping) over the batches of the epoch so far."""
+        means = {
+            name: math.fsum(row[column] for row in self._batches) / len(self._batches)
+            for column, name in enumerate(("loss", *self.names))
+        }
+        return means | {"grad_norm": math.fsum(self._norms) / len(self._norms) if self._norms else math.nan}
+
+    def _stop(self, trainer: L.Trainer, what: str, record: BatchRecord, row: list[float]) -> None:
+        indices = record.indices.tolist()
+        terms = ", ".join(f"{name}={value:g}" for name, value in zip(("loss", *self.names), row, strict=True))
+        files = ", ".join(self.files[index].name for index in indices[:_NAMED_FILES])
+        more = f", ... ({len(indices)} images)" if len(indices) > _NAMED_FILES else ""
+        raise TrainingError(
+            f"{what} at epoch {trainer.current_epoch + 1}, step {trainer.global_step + 1} "
+            f"(batch {record.batch + 1} of {trainer.num_training_batches}): {terms}; batch of {files}{more}; "
+            "try a lower optimizer.lr, a trainer.grad_clip, or trainer.precision=32"
+        )
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
+
+
+def _scaler_will_skip(trainer: L.Trainer) -> bool:
+    """In fp16 an overflowing gradient is ordinary: the scaler skips the step and halves its scale, down to a limit."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return scaler is not None and scaler.get_scale() >= 1.0
+
+
+def log_scalars(trainer: L.Trainer, group: str, values: dict[str, float], step: int) -> None:
+    """Send scalars to TensorBoard as ``group/name``."""
+    for logger in trainer.loggers:
+        logger.log_metrics({f"{group}/{name}": value for name, value in values.items()}, step=step)
+
+
+class EpochRecorder(L.Callback):
+    """At the end of every epoch: a row for ``metrics.csv``, with the scores where the recipe asks for an evaluation.
+
+    Attributes:
+        history: one row per finished epoch; ``epoch`` counts from 1, ``step`` is the number of optimiser steps done.
+        best: the row with the best mAP so far, the earliest of equals; None before the first evaluation.
+        result: the latest evaluation.
+    """
+
+    def __init__(self, monitor: StepMonitor, dataset: ReIDDataset, recipe: Recipe, images: ImageInput) -> None:
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None
+        self.result: EvaluationResult | None = None
+        self._monitor = monitor
+        self._dataset = dataset
+        self._recipe = recipe
+        self._images = images
+        self._watch: tuple[Callable[[int], None], Callable[[int], None], Callable[[], None]] | None = None
+
+    def watch_evaluation(
+        self, start: Callable[[int], None], advance: Callable[[int], None], end: Callable[[], None]
+    ) -> None:
+        """Have ``start(total)``, ``advance(count)`` and ``end()`` called around and during each evaluation."""
+        self._watch = (start, advance, end)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, ReIDModule)
+        epoch = trainer.current_epoch + 1
+        row: dict[str, Any] = {"epoch": epoch, "step": trainer.global_step, "lr": self._monitor.lr}
+        row |= self._monitor.epoch_means()
+        self.result = None
+        if epoch % self._recipe.trainer.evaluate_every == 0 or epoch == trainer.max_epochs:
+            self.result = self._evaluate(pl_module)
+            row |= scores(self.result)
+            log_scalars(trainer, "test", {name: row[name] for name in SCORES}, trainer.global_step)
+        log_scalars(trainer, "epoch", {"loss": row["loss"]}, trainer.global_step)
+        self.history.append(row)
+        if "mAP" in row and (self.best is None or row["mAP"] > self.best["mAP"]):
+            self.best = row
+
+    def _evaluate(self, module: ReIDModule) -> EvaluationResult:
+        start, advance, end = self._watch or (lambda total: None, lambda count: None, lambda: None)
+        start(num_test_images(self._dataset))
+        try:
+            return evaluate_model(
+                module.model,  # type: ignore[arg-type]
+                self._dataset,
+                settings=self._recipe.evaluation,
+                images=self._images,
+                workers=self._recipe.data.workers,
+                on_batch=advance,
+            )
+        finally:
+            end()
+
+
+def scores(result: EvaluationResult) -> dict[str, float]:
+    """The scores of an evaluation as fractions, under the names of :data:`SCORES`."""
+    values = (result.map, result.rank(1), result.rank(5), result.rank(10), result.minp)
+    return {name: float(value) for name, value in zip(SCORES, values, strict=True)}
+
+
+class RunWriter(Checkpoint):
+    """After every epoch: ``last.ckpt``, ``best.ckpt`` where it is the best, and the metrics; each file atomically.
+
+    A checkpoint holds all that a bit-exact continuation needs: weights, optimiser, schedule and loops (by Lightning),
+    and under ``"pyreid"`` the recipe, the history, the best score and all random states. It contains plain values and
+    tensors only, so that it loads without running code.
+
+    As a Lightning ``Checkpoint`` it runs after the other callbacks.
+    """
+
+    def __init__(self, folder: RunFolder, recipe: Recipe, recorder: EpochRecorder, facts: dict[str, Any]) -> None:
+        self._folder = folder
+        self._recipe = recipe
+        self._recorder = recorder
+        self._facts = facts
+        self._restore: dict[str, Any] | None = None
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        best = self._recorder.best
+        checkpoint["pyreid"] = {
+            "recipe": self._recipe.model_dump(mode="json"),
+            "history": self._recorder.history,
+            "best_epoch": best["epoch"] if best is not None else None,
+            "random_states": random_states(),
+            **self._facts,
+        }
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        saved = checkpoint["pyreid"]
+        history = [dict(row) for row in saved["history"]]
+        self._recorder.history[:] = history
+        self._recorder.best = next((row for row in history if row["epoch"] == saved["best_epoch"]), None)
+        self._restore = saved["random_states"]
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Only now: between loading and here Lightning and the data loaders may have drawn random numbers.
+        if self._restore is not None:
+            restore_random_states(self._restore)
+            self._restore = None
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        recorder, folder = self._recorder, self._folder
+
+        def save(path: Path) -> None:
+            trainer.save_checkpoint(path)
+            if recorder.best is recorder.history[-1]:
+                # Before last.ckpt: killed in between, the run is resumed one epoch back and makes the same file again.
+                write_atomically(folder.best_checkpoint, lambda best: _link(path, best))
+
+        write_atomically(folder.last_checkpoint, save)
+        write_metrics(folder, self._recipe, recorder.history, recorder.best)
+
+
+def write_metrics(
+    folder: RunFolder, recipe: Recipe, history: Sequence[dict[str, Any]], best: dict[str, Any] | None
+) -> None:
+    """Write ``metrics.csv`` and ``metrics.json`` of the finished epochs."""
+    columns = ["epoch", "step", "lr", "loss", *term_names(recipe.losses), "grad_norm", *SCORES]
+    write_csv(folder.metrics_csv, history, columns)
+    evaluated = [row for row in history if "mAP" in row]
+    metrics = {
+        "recipe": recipe.name,
+        "epochs": len(history),
+        "best": best,
+        "last": evaluated[-1] if evaluated else None,
+        "settings": recipe.evaluation.model_dump(mode="json"),
+        "paper": recipe.paper.model_dump(mode="json") if recipe.paper is not None else None,
+    }
+    write_json(folder.metrics_json, metrics)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make ``target`` the same file as ``source``; a copy where the file system has no hard links."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,104 @@
+"""The Lightning data module: a data set on disk, identity batches, transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader
+
+from pyreid.data import (
+    ImageDataset,
+    RandomErasing,
+    RandomIdentitySampler,
+    ReIDDataset,
+    Sample,
+    train_transform,
+)
+from pyreid.models.base import ReIDModel
+from pyreid.training.recipe import DataSettings, ErasingSettings, Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """What images look like at the model's door.
+
+    Attributes:
+        size: (height, width).
+        mean: of RGB in 0..1, subtracted.
+        std: of RGB in 0..1, divided by.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def image_input(model: ReIDModel, data: DataSettings | None = None) -> ImageInput:
+    """The recipe's size and normalisation, or the model's own where the recipe leaves them out."""
+    return ImageInput(
+        size=(data.size if data is not None else None) or model.default_input_size,
+        mean=(data.mean if data is not None else None) or model.pixel_mean,
+        std=(data.std if data is not None else None) or model.pixel_std,
+    )
+
+
+class ReIDDataModule(L.LightningDataModule):
+    """Training batches of a recipe. Evaluation reads its images itself (:mod:`pyreid.training.features`).
+
+    The trainer must reload the loader at every epoch: the number of batches differs a little from epoch to epoch.
+    """
+
+    def __init__(self, dataset: ReIDDataset, recipe: Recipe, images: ImageInput) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.image_input = images
+        self.images = make_train_images(dataset, recipe.data, images)
+        self.sampler = RandomIdentitySampler(
+            self.images.labels,
+            num_ids=recipe.sampler.num_ids,
+            num_instances=recipe.sampler.num_instances,
+            seed=recipe.seed,
+        )
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """The batches of the trainer's current epoch."""
+        epoch = self.trainer.current_epoch if self.trainer is not None else 0
+        self.sampler.set_epoch(epoch)
+        return _LazyLoader(
+            self.images,
+            batch_sampler=self.sampler,
+            num_workers=self.recipe.data.workers,
+            pin_memory=torch.cuda.is_available(),
+            # Its own generator: otherwise making a loader would draw from the global one, and a run that evaluates
+            # or resumes more often would train differently.
+            generator=torch.Generator().manual_seed(self.recipe.seed + epoch),
+        )
+
+
+class _LazyLoader(DataLoader[Sample]):
+    """Starts its workers with the first batch: Lightning makes more iterators than it reads."""
+
+    def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]
+        yield from super().__iter__()
+
+
+def make_train_images(dataset: ReIDDataset, data: DataSettings, images: ImageInput) -> ImageDataset:
+    """The training split with its augmentation and class labels."""
+    transform = train_transform(
+        images.size,
+        flip=data.flip,
+        pad=data.pad,
+        erasing=_make_erasing(data.erasing),
+        mean=images.mean,
+        std=images.std,
+    )
+    return ImageDataset(dataset.train, transform, dataset.train_labels)
+
+
+def _make_erasing(settings: ErasingSettings | None) -> RandomErasing | None:
+    if settings is None:
+        return None
+    return RandomErasing(p=settings.probability, area=settings.area, r1=settings.aspect, fill=settings.fill)

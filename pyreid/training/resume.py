@@ -1,0 +1,103 @@
+"""Whether a run in a folder may be continued with a recipe."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pyreid.errors import TrainingError
+from pyreid.training.recipe import Recipe
+
+# Keys that may differ between a run and its continuation: they do not change what is learned.
+FREE_KEYS = (
+    "name",
+    "description",
+    "paper",
+    "data.root",
+    "data.workers",
+    "trainer.epochs",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.evaluate_every",
+    "trainer.log_every",
+    "evaluation.max_rank",
+    "evaluation.batch_size",
+)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of this package to the CPU, without running code from it.
+
+    Raises:
+        TrainingError: the file is missing, damaged or something else.
+    """
+    if not path.is_file():
+        raise TrainingError(f"checkpoint {path}: no such file")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise TrainingError(f"checkpoint {path}: cannot be read: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(checkpoint, dict) or "pyreid" not in checkpoint or "state_dict" not in checkpoint:
+        raise TrainingError(f"checkpoint {path}: not a checkpoint of `pyreid train` (for bare weights use --weights)")
+    return checkpoint
+
+
+def check_resumable(checkpoint: Mapping[str, Any], recipe: Recipe, *, fingerprint: str, path: Path) -> None:
+    """Refuse to continue a run with settings or images that would make it another run.
+
+    Raises:
+        TrainingError: names the keys that differ, with both values.
+    """
+    saved = checkpoint["pyreid"]
+    changed = changed_keys(saved["recipe"], recipe.model_dump(mode="json"))
+    if recipe.schedule.decay.type == "cosine" and saved["recipe"]["trainer"]["epochs"] != recipe.trainer.epochs:
+        # The cosine ends at the last epoch, so another number of epochs is another learning rate everywhere.
+        before, after = saved["recipe"]["trainer"]["epochs"], recipe.trainer.epochs
+        changed.append(f"trainer.epochs (was {before}, is {after}; the cosine schedule depends on it)")
+    if changed:
+        raise TrainingError(
+            f"cannot resume {path} with other settings: {', '.join(changed)}; "
+            "give the settings of the run, or start a new run in another folder"
+        )
+    done = len(saved["history"])
+    if done > recipe.trainer.epochs:
+        raise TrainingError(f"cannot resume {path}: it has {done} epochs, trainer.epochs is {recipe.trainer.epochs}")
+    if saved["fingerprint"] != fingerprint:
+        raise TrainingError(
+            f"cannot resume {path}: the training images in {recipe.data.root} are not those of the run "
+            "(file names, identities or cameras differ)"
+        )
+
+
+def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Dotted keys, with both values, in which two dumped recipes differ; free keys are left out."""
+    old, new = dict(_flatten(before)), dict(_flatten(after))
+    keys = [key for key in {**old, **new} if old.get(key, _ABSENT) != new.get(key, _ABSENT) and not _is_free(key)]
+    return [f"{key} (was {old.get(key, _ABSENT)!r}, is {new.get(key, _ABSENT)!r})" for key in keys]
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "not set"
+
+
+_ABSENT = _Absent()
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(free + ".") for free in FREE_KEYS)
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, list | tuple) and value:
+        for index, item in enumerate(value):
+            yield from _flatten(item, f"{prefix}.{index}")
+    else:
+        yield prefix, value

@@ -1,0 +1,140 @@
+"""The folder of one run, and how files get into it: whole or not at all.
+
+::
+
+    recipe.yaml            the recipe with every setting, as it was used
+    metrics.csv            one row per finished epoch
+    metrics.json           best and last scores
+    tensorboard/           event files
+    checkpoints/last.ckpt  after the last finished epoch
+    checkpoints/best.ckpt  after the epoch with the best mAP
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyreid.errors import TrainingError
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then put it in place in one step.
+
+    After an error ``path`` is as before, and the temporary file is gone.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        # mkstemp makes files for the owner only; give them the rights that any new file gets.
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+    write_atomically(path, write)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file atomically; NaN and infinity are errors."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Write rows as CSV atomically; floats with all their digits, a missing value as an empty field."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=list(columns), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, buffer.getvalue())
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths inside the folder of a run."""
+
+    root: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.root / "recipe.yaml"
+
+    @property
+    def metrics_csv(self) -> Path:
+        return self.root / "metrics.csv"
+
+    @property
+    def metrics_json(self) -> Path:
+        return self.root / "metrics.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.root / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        return self.checkpoints / "best.ckpt"
+
+    def _owned(self) -> tuple[Path, ...]:
+        return (self.recipe, self.metrics_csv, self.metrics_json, self.tensorboard, self.checkpoints)
+
+    def holds_a_run(self) -> bool:
+        """True when anything that a run writes is there."""
+        return any(path.exists() for path in self._owned())
+
+    def check(self, *, resume: bool, overwrite: bool) -> None:
+        """Refuse a folder that does not fit what is asked; nothing is changed.
+
+        Raises:
+            TrainingError: a run is there and would be overwritten, or there is none to resume.
+        """
+        if resume and overwrite:
+            raise ValueError("resume and overwrite exclude each other; give one of them")
+        if self.root.exists() and not self.root.is_dir():
+            raise TrainingError(f"output {self.root}: is a file, expected a folder")
+        if resume and not self.last_checkpoint.is_file():
+            raise TrainingError(
+                f"output {self.root}: nothing to resume, {self.last_checkpoint} is missing (a run writes it at the end "
+                "of its first epoch); start without --resume, with --overwrite if files of a run are there"
+            )
+        if not resume and not overwrite and self.holds_a_run():
+            raise TrainingError(
+                f"output {self.root}: holds a run already; choose another folder, continue it with --resume, "
+                "or replace it with --overwrite"
+            )
+
+    def clear(self) -> None:
+        """Delete what a run wrote, and nothing else."""
+        for path in self._owned():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)

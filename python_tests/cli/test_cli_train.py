@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from pyreid.cli.train import train
+from pyreid.data import synthesize
+from pyreid.errors import RecipeError, TrainingError
+
+app = typer.Typer()
+app.command()(train)
+
+QUICK = [
+    "data.size=[32, 16]",
+    "data.workers=0",
+    "sampler.num_ids=3",
+    "sampler.num_instances=2",
+    "schedule.warmup=null",
+    "trainer.epochs=1",
+]
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("cli_train") / "market"
+    synthesize("market1501", root, num_train_ids=4, num_test_ids=3, images_per_id=4, size=(32, 16), workers=1)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_train_then_resume(market: Path, tmp_path: Path) -> None:
+    command = [
+        "demo",
+        f"data.root={market}",
+        *QUICK,
+        "schedule.decay={type: constant}",
+        "--output",
+        str(tmp_path / "run"),
+    ]
+    first = CliRunner().invoke(app, command)
+    assert first.exit_code == 0, first.output
+    lines = first.output.splitlines()
+    assert lines[0].startswith("epoch 1/1  loss ")
+    assert lines[1].startswith("best mAP ")
+    assert (tmp_path / "run/checkpoints/best.ckpt").is_file()
+
+    again = CliRunner().invoke(app, command)
+    assert isinstance(again.exception, TrainingError)
+    assert "--resume" in str(again.exception)
+
+    longer = CliRunner().invoke(app, [*command, "trainer.epochs=2", "--resume", "--quiet"])
+    assert longer.exit_code == 0, longer.output
+    assert longer.output == ""
+    assert len((tmp_path / "run/metrics.csv").read_text().splitlines()) == 3
+
+
+def test_the_default_folder_has_the_recipes_name(market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["demo", f"data.root={market}", *QUICK])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "runs/demo/metrics.csv").is_file()
+
+
+def test_wrong_settings_are_errors(market: Path, tmp_path: Path) -> None:
+    wrong = CliRunner().invoke(app, ["demo", "optimizer.lrr=1", "-o", str(tmp_path / "run")])
+    assert isinstance(wrong.exception, RecipeError)
+    unset = CliRunner().invoke(app, ["demo", "-o", str(tmp_path / "run")])
+    assert "data.root=FOLDER" in str(unset.exception)
+    both = CliRunner().invoke(app, ["demo", f"data.root={market}", "--resume", "--overwrite"])
+    assert both.exit_code == 2
+    assert not (tmp_path / "run").exists()

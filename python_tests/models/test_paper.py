@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pyreid.models import complexity, create_model, list_models, paper_figures, paper_table
+
+# (row, parameters and cost in the unit that the paper uses), to the digits that are known independently
+EXPECTED = {
+    "safr_baseline": (23.512e6, 4.087e9),
+    "safr_large": (28.815e6, 4.211e9),
+    "safr_medium": (21.289e6, 3.681e9),
+    "safr_small": (11.181e6, 1.832e9),
+    "rmnet light": (0.8107e6, 0.1158e9),
+    "rmnet strong": (0.8107e6, 0.554e9),
+}
+
+
+def test_every_row_is_within_the_tolerance_of_the_paper() -> None:
+    table = paper_table()
+    assert [row.figure.row for row in table] == list(EXPECTED)
+    for row in table:
+        assert abs(row.params_difference) <= row.figure.params_tolerance, row
+        assert abs(row.cost_difference) <= row.figure.cost_tolerance, row
+        assert row.within_tolerance
+        params, cost = EXPECTED[row.figure.row]
+        assert row.params == pytest.approx(params, rel=1e-3)
+        assert row.cost == pytest.approx(cost, rel=1e-3)
+
+
+def test_every_model_has_a_paper_figure() -> None:
+    assert {figure.model for figure in paper_figures()} == set(list_models())
+    assert [figure.row for figure in paper_figures("rmnet")] == ["rmnet light", "rmnet strong"]
+
+
+def test_differences_are_relative_to_the_paper() -> None:
+    (row,) = paper_table("safr_baseline")
+    assert row.params_difference == pytest.approx(23.512 / 26 - 1, abs=1e-3)
+    assert row.cost_difference == pytest.approx(4.087 / 4 - 1, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "macs"),
+    [("safr_large", 24.774e6, 8.711e9), ("safr_medium", 21.434e6, 4.819e9), ("safr_small", 11.326e6, 2.970e9)],
+)
+def test_author_preset(name: str, params: float, macs: float) -> None:
+    """Full convolutions, in the first block only: the sizes of the released code's networks."""
+    with torch.device("meta"):
+        result = complexity(create_model(name, preset="author"), (224, 224))
+    assert result.params == pytest.approx(params, rel=1e-3)
+    assert result.macs == pytest.approx(macs, rel=1e-3)
+
+
+def test_with_the_classifier_of_veri_776() -> None:
+    with torch.device("meta"):
+        result = complexity(create_model("safr_large", num_classes=576), (224, 224), include_classifier=True)
+    assert result.params == pytest.approx(29.995e6, rel=1e-4)

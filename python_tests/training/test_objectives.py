@@ -1,0 +1,75 @@
+"""The weighted sum of losses on named outputs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pyreid.errors import RecipeError
+from pyreid.losses import BatchHardTripletLoss, BatchSoftTripletLoss, LabelSmoothingCrossEntropy
+from pyreid.models import ModelOutput
+from pyreid.training.objectives import Objective, check_names, pick, term_names
+from pyreid.training.recipe import (
+    BatchHardTripletSettings,
+    BatchSoftTripletSettings,
+    CrossEntropySettings,
+    LossSettings,
+)
+
+LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
+
+
+@pytest.fixture
+def output() -> ModelOutput:
+    torch.manual_seed(5)
+    return ModelOutput({"a": torch.randn(6, 4), "b": torch.randn(6, 3)}, {"id": torch.randn(6, 3)})
+
+
+def test_the_sum_has_the_weights_and_the_terms_have_not(output: ModelOutput) -> None:
+    settings: list[LossSettings] = [
+        CrossEntropySettings(type="cross_entropy", smoothing=0.2, weight=0.5),
+        BatchHardTripletSettings(type="batch_hard_triplet", embedding="a", margin=0.7, weight=2.0),
+        BatchSoftTripletSettings(type="batch_soft_triplet", embedding="b", weight=3.0),
+    ]
+    total, terms = Objective(settings, num_classes=3)(output, LABELS)
+    expected = torch.stack(
+        [
+            LabelSmoothingCrossEntropy(eps=0.2)(output.logits["id"], LABELS),
+            BatchHardTripletLoss(margin=0.7)(output.embeddings["a"], LABELS),
+            BatchSoftTripletLoss()(output.embeddings["b"], LABELS),
+        ]
+    )
+    torch.testing.assert_close(terms, expected)
+    torch.testing.assert_close(total, 0.5 * expected[0] + 2 * expected[1] + 3 * expected[2])
+
+
+def test_the_smoothing_mode_is_passed_on(output: ModelOutput) -> None:
+    settings = [CrossEntropySettings(type="cross_entropy", mode="sgn")]
+    total, _ = Objective(settings, num_classes=3)(output, LABELS)
+    expected = LabelSmoothingCrossEntropy(mode="sgn", num_classes=3)(output.logits["id"], LABELS)
+    torch.testing.assert_close(total, expected)
+
+
+def test_names_are_short_and_unique() -> None:
+    hard_a = BatchHardTripletSettings(type="batch_hard_triplet", embedding="a")
+    hard_b = BatchHardTripletSettings(type="batch_hard_triplet", embedding="b")
+    cross = CrossEntropySettings(type="cross_entropy")
+    assert term_names([cross, hard_a]) == ("cross_entropy", "batch_hard_triplet")
+    assert term_names([hard_a, hard_b]) == ("batch_hard_triplet_a", "batch_hard_triplet_b")
+    assert term_names([cross, cross]) == ("cross_entropy_id_1", "cross_entropy_id_2")
+
+
+def test_half_precision_outputs_reach_the_losses_as_float32() -> None:
+    output = ModelOutput({"a": torch.zeros(2, 2, dtype=torch.bfloat16)}, {})
+    assert pick(output, BatchHardTripletSettings(type="batch_hard_triplet", embedding="a")).dtype == torch.float32
+
+
+def test_names_that_the_model_lacks_are_errors(output: ModelOutput) -> None:
+    expected = r"'losses\.0\.embedding' is 'c', which the model does not give; expected one of a, b"
+    with pytest.raises(RecipeError, match=expected):
+        check_names(output, [BatchHardTripletSettings(type="batch_hard_triplet", embedding="c")], num_classes=3)
+    cross = CrossEntropySettings(type="cross_entropy")
+    with pytest.raises(RecipeError, match=r"'losses\.0\.logits' is 'id' with 3 classes, but the training set has 4"):
+        check_names(output, [cross], num_classes=4)
+    with pytest.raises(RecipeError, match="it has no logits at all"):
+        check_names(ModelOutput(output.embeddings, {}), [cross], num_classes=3)

@@ -1,0 +1,183 @@
+"""Recipes: reading, inheriting, overriding, and one-line errors that name the key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pyreid.errors import RecipeError
+from pyreid.training import Recipe, dump_recipe, list_recipes, load_recipe, recipe_dirs
+from pyreid.training.recipe_files import merge
+
+
+def test_every_shipped_recipe_loads_under_its_own_name() -> None:
+    names = list_recipes()
+    assert {"safr/veri776_baseline", "safr/veri776_small", "rmnet/market1501_light", "demo"} <= set(names)
+    for name in names:
+        assert load_recipe(name).name == name
+
+
+def test_safr_recipe_has_the_papers_numbers() -> None:
+    recipe = load_recipe("safr/veri776_small")
+    assert (recipe.sampler.num_ids, recipe.sampler.num_instances) == (18, 4)
+    assert recipe.data.size == (350, 350)
+    assert recipe.schedule.warmup is not None
+    assert (recipe.schedule.warmup.epochs, recipe.schedule.warmup.start) == (10, 0.1)
+    assert recipe.paper is not None
+    assert (recipe.paper.mAP, recipe.paper.rank1) == (77.14, 93.14)
+
+
+def test_a_short_name_finds_the_recipe() -> None:
+    assert load_recipe("veri776_small") == load_recipe("safr/veri776_small.yaml")
+
+
+def test_recipes_of_the_environment_come_first(
+    tmp_path: Path, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYREID_RECIPES", str(tmp_path))
+    assert recipe_dirs()[0] == tmp_path
+    assert load_recipe("tiny").name == "tiny"
+
+
+def test_dump_and_load_give_an_equal_recipe(tmp_path: Path, make_recipe: Callable[..., Recipe]) -> None:
+    recipe = make_recipe("losses.1.margin=null", "trainer.devices=[0]", "model.overrides.dropout=0.0")
+    path = tmp_path / "dumped.yaml"
+    path.write_text(dump_recipe(recipe))
+    assert load_recipe(path) == recipe
+
+
+# ------------------------------------------------------------------------------------------------------ inheriting
+
+
+def test_a_base_is_merged_key_by_key(tmp_path: Path, recipe_file: Path) -> None:
+    child = tmp_path / "child.yaml"
+    child.write_text("base: tiny.yaml\nname: child\noptimizer: {lr: 0.5}\nlosses: [{type: cross_entropy}]\n")
+    recipe = load_recipe(child)
+    assert recipe.name == "child"
+    assert recipe.optimizer.lr == 0.5
+    assert recipe.optimizer.type == "adamw"  # from the base
+    assert [loss.type for loss in recipe.losses] == ["cross_entropy"]  # lists are replaced
+    assert recipe.data == load_recipe(recipe_file).data
+
+
+def test_another_type_replaces_the_whole_mapping() -> None:
+    base = {"optimizer": {"type": "sgd", "lr": 1, "momentum": 0.9}, "keep": 1}
+    assert merge(base, {"optimizer": {"type": "adamw", "lr": 2}}) == {
+        "optimizer": {"type": "adamw", "lr": 2},
+        "keep": 1,
+    }
+    assert merge(base, {"optimizer": {"lr": 2}})["optimizer"] == {"type": "sgd", "lr": 2, "momentum": 0.9}
+
+
+def test_several_bases_apply_in_order(tmp_path: Path, recipe_file: Path) -> None:
+    (tmp_path / "more.yaml").write_text("seed: 5\ntrainer: {epochs: 9}\n")
+    child = tmp_path / "child.yaml"
+    child.write_text("base: [tiny.yaml, more.yaml]\nname: child\n")
+    assert (load_recipe(child).seed, load_recipe(child).trainer.epochs) == (5, 9)
+
+
+def test_a_circle_of_bases_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    with pytest.raises(RecipeError, match=r"circle: a\.yaml -> b\.yaml -> a\.yaml"):
+        load_recipe(tmp_path / "a.yaml")
+
+
+def test_a_missing_base_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: nowhere.yaml\n")
+    with pytest.raises(RecipeError, match=r"a\.yaml: base 'nowhere\.yaml' is neither"):
+        load_recipe(tmp_path / "a.yaml")
+
+
+# ------------------------------------------------------------------------------------------------------- overrides
+
+
+def test_overrides_reach_into_mappings_and_lists(make_recipe: Callable[..., Recipe]) -> None:
+    recipe = make_recipe(
+        "optimizer.lr=1e-4", "losses.1.margin=0.5", "data.size=[64, 32]", "data.erasing=null", "evaluation.ap=trapezoid"
+    )
+    assert recipe.optimizer.lr == 1e-4
+    assert recipe.losses[1].margin == 0.5  # type: ignore[union-attr]
+    assert recipe.data.size == (64, 32)
+    assert recipe.data.erasing is None
+    assert recipe.evaluation.ap == "trapezoid"
+
+
+def test_a_new_type_drops_the_old_types_keys_whatever_the_order(make_recipe: Callable[..., Recipe]) -> None:
+    recipe = make_recipe("optimizer.lr=0.1", "optimizer.type=sgd", "optimizer.nesterov=true")
+    assert recipe.optimizer.model_dump() == {
+        "type": "sgd",
+        "lr": 0.1,
+        "momentum": 0.9,
+        "weight_decay": 0.0005,
+        "nesterov": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.lrr=0.1", r"unknown key 'optimizer\.lrr' \(value 0\.1\); did you mean 'lr'\?"),
+        ("optimiser.lr=1", r"unknown key 'optimiser'.*did you mean 'optimizer'\?"),
+        ("optimizer.lr=abc", r"'optimizer\.lr' is 'abc'; expected a number"),
+        ("optimizer.lr=-1", r"'optimizer\.lr' is -1; expected a number greater than 0"),
+        ("optimizer.lr=.nan", r"'optimizer\.lr' is nan; expected a"),
+        ("trainer.epochs=2.5", r"'trainer\.epochs' is 2\.5; expected a whole number"),
+        ("trainer.epochs=true", r"'trainer\.epochs' is True; expected a whole number"),
+        ("trainer.precision=8", r"'trainer\.precision' is '8'; expected '32', 'bf16-mixed' or '16-mixed'"),
+        ("trainer.devices=2", r"'trainer\.devices' is 2: expected 1, or the index of one GPU"),
+        ("losses.1.type=triplet", r"'losses\.1\.type' is 'triplet'; did you mean 'batch_hard_triplet'"),
+        ("losses.0.margin=1", r"unknown key 'losses\.0\.margin'"),
+        ("losses.7.margin=1", r"override 'losses\.7\.margin=1': 'losses' is a list, expected an index 0\.\.1"),
+        ("losses=[]", r"'losses' is \[\]; expected more items"),
+        ("data.size=64", r"'data\.size' is 64; expected a list"),
+        ("data.flip.x=1", r"override 'data\.flip\.x=1': 'data\.flip' is 0\.5, which has no keys"),
+        ("data.erasing.area=[0.5, 0.1]", r"'data\.erasing': area must be"),
+        ("schedule.decay.type=cosin", r"'schedule\.decay\.type' is 'cosin'; did you mean 'cosine'\?"),
+        ("schedule.decay={}", r"'schedule\.decay\.type' is missing; expected one of constant"),
+        ("optimizer.type=sgd", r"'optimizer\.lr' is missing"),
+        ("sampler.num_instances=1", r"sampler\.num_instances is 1, but a triplet loss needs"),
+        ("data.size=[1", r"override 'data\.size=\[1': the value is not YAML"),
+        ("epochs", r"override 'epochs': expected key=value"),
+    ],
+)
+def test_a_wrong_override_is_one_readable_line(make_recipe: Callable[..., Recipe], override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        make_recipe(override)
+    assert "\n" not in str(caught.value)
+
+
+# ----------------------------------------------------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1", "not valid YAML: .* in line 1"),
+        ("- 1\n- 2\n", "expected a mapping of keys to values, got list"),
+        ("", "expected a mapping of keys to values, got NoneType"),
+        ("seed: 1\nseed: 2\n", "not valid YAML: the key 'seed' is there twice in line 2"),
+        ("name: x\n", "'data' is missing.*'model' is missing"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=rf"wrong\.yaml: {message}") as caught:
+        load_recipe(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_recipe_offers_close_names(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"no recipe file or name 'safr/veri776_smal'; did you mean"):
+        load_recipe("safr/veri776_smal")
+    with pytest.raises(RecipeError, match=r"missing\.yaml: no such recipe file"):
+        load_recipe(tmp_path / "missing.yaml")
+
+
+def test_a_recipe_cannot_be_changed(make_recipe: Callable[..., Recipe]) -> None:
+    recipe = make_recipe()
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.seed = 3  # type: ignore[misc]
