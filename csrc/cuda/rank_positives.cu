@@ -86,7 +86,6 @@ __global__ void rank_positives_kernel(RankTask<T> task, int64_t* __restrict__ ra
       return v == v && !is_junk(item);
     };
 
-    __syncthreads();  // the previous row is done with shared memory
     if (threadIdx.x == 0) num_nans = num_positives = 0;
     __syncthreads();
     for (int64_t s = threadIdx.x; s < slots; s += kThreads) {

@@ -1,0 +1,149 @@
+"""Evaluation of a Market-1501-sized problem: from features against the bare matrix product, and from a given distance
+matrix against fast-reid's Cython and torchreid's Python function. All in one process, on the same input.
+
+python -m benchmarks.bench_evaluate                     # fetches the peers from PyPI, prints a table
+python -m benchmarks.bench_evaluate --peers DIR --out benchmarks/results/epyc.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks._peers import Evaluator, load_peers
+from benchmarks._timing import DeviceType, Row, print_table, result_row, time_interleaved, write_results
+from pyreid.evaluation import evaluate, evaluate_rank
+
+QUERIES, GALLERY, IDENTITIES, CAMERAS, DISTRACTORS = 3368, 15913, 751, 6, 0.15
+DTYPE = "float32"
+# The peers sum in float32 and sort without a rule for ties.
+TOLERANCE = 1e-5
+
+
+def synthetic_features(num_query: int, num_gallery: int, dim: int) -> tuple[Tensor, Tensor, tuple[np.ndarray, ...]]:
+    """Unit features around a centre for each identity, shifted by each camera, with noise of varying strength.
+
+    Returns:
+        query (Q, D), gallery (G, D) and (query ids, gallery ids, query cameras, gallery cameras). Distractors, which
+        belong to none of the queries, have identity 0.
+    """
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((IDENTITIES + 1, dim), dtype=np.float32)
+    centres[0] = 0
+    shifts = 0.6 * rng.standard_normal((CAMERAS, dim), dtype=np.float32)
+
+    def draw(count: int, distractors: float) -> tuple[Tensor, np.ndarray, np.ndarray]:
+        ids, cams = rng.integers(1, IDENTITIES + 1, count), rng.integers(0, CAMERAS, count)
+        ids[rng.random(count) < distractors] = 0
+        strength = 1.6 + 1.3 * (0.5 + 2 * rng.random((count, 1), dtype=np.float32))
+        features = centres[ids] + shifts[cams] + strength * rng.standard_normal((count, dim), dtype=np.float32)
+        return torch.from_numpy(features / np.linalg.norm(features, axis=1, keepdims=True)), ids, cams
+
+    query, q_ids, q_cams = draw(num_query, 0)
+    gallery, g_ids, g_cams = draw(num_gallery, DISTRACTORS)
+    return query, gallery, (q_ids, g_ids, q_cams, g_cams)
+
+
+def bench_features(
+    query: Tensor, gallery: Tensor, labels: tuple[np.ndarray, ...], device: DeviceType, repeats: int
+) -> Row:
+    """``evaluate`` against the matrix product that any exact evaluation has to do."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    evaluate(query, gallery, *labels)
+    peak_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    timings = time_interleaved(
+        {"ours": lambda: evaluate(query, gallery, *labels), "mm": lambda: torch.mm(query, gallery.t())},
+        repeats=repeats,
+        warmup=1,
+        device=device,
+    )
+    return result_row(
+        op="evaluate",
+        case=f"{len(query)}x{len(gallery)}x{query.shape[1]}",
+        dtype=DTYPE,
+        device=device,
+        ours=timings["ours"],
+        peer="bare torch.mm",
+        peer_timing=timings["mm"],
+        floor_ms=round(timings["mm"].median_ms, 4),
+        peak_mb=round(peak_mb, 1) if device == "cpu" else None,
+    )
+
+
+def check_agreement(ours: tuple[np.ndarray, float], theirs: tuple[np.ndarray, float], peer: str) -> None:
+    """Raise unless mAP and CMC agree as far as the peer's arithmetic allows."""
+    differences = {"mAP": abs(ours[1] - theirs[1]), "CMC": float(np.abs(ours[0] - theirs[0]).max())}
+    print(f"{peer}: " + ", ".join(f"{name} differs by {value:.1e}" for name, value in differences.items()))
+    if not max(differences.values()) <= TOLERANCE:
+        raise RuntimeError(f"{peer} and evaluate_rank disagree: {differences}")
+
+
+def bench_matrix(
+    distances: np.ndarray, labels: tuple[np.ndarray, ...], peers: dict[str, Evaluator], repeats: int
+) -> list[Row]:
+    """``evaluate_rank`` against the peers on one matrix. A peer in plain Python takes about a minute and runs once."""
+    arguments: tuple[Any, ...] = (distances, *labels, 50)
+    ours = evaluate_rank(*arguments)
+    matrix = torch.from_numpy(distances)
+    floor = time_interleaved({"read": lambda: matrix.sum()}, repeats=repeats, warmup=1)["read"]
+    rows = []
+    for name, peer in peers.items():
+        results: list[tuple[np.ndarray, float]] = []
+
+        def run(peer: Evaluator = peer, results: list[tuple[np.ndarray, float]] = results) -> None:
+            results[:] = [peer(*arguments)]
+
+        once = "Python" in name
+        timings = time_interleaved(
+            {"ours": lambda: evaluate_rank(*arguments), "peer": run},
+            repeats=1 if once else repeats,
+            warmup=0 if once else 1,
+        )
+        check_agreement(ours, results[0], name)
+        rows.append(
+            result_row(
+                op="evaluate_rank",
+                case=f"{distances.shape[0]}x{distances.shape[1]}",
+                dtype=DTYPE,
+                device="cpu",
+                ours=timings["ours"],
+                peer=name,
+                peer_timing=timings["peer"],
+                floor_ms=round(floor.median_ms, 4),
+            )
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dim", type=int, default=2048, help="columns of the features")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--peers", type=Path, help="folder with the peers' files from PyPI; default: fetch them")
+    parser.add_argument("--no-python-peer", action="store_true", help="leave out torchreid's, which takes a minute")
+    parser.add_argument("--out", type=Path, help="results file to add the rows to")
+    args = parser.parse_args()
+
+    query, gallery, labels = synthetic_features(QUERIES, GALLERY, args.dim)
+    distances = (2 - 2 * (query @ gallery.t())).numpy()
+    rows = [bench_features(query.to(args.device), gallery.to(args.device), labels, args.device, args.repeats)]
+    with tempfile.TemporaryDirectory() as temporary:
+        peers = load_peers(args.peers or Path(temporary))
+        if args.no_python_peer:
+            peers = {name: peer for name, peer in peers.items() if "Python" not in name}
+        rows += bench_matrix(distances, labels, peers, args.repeats)
+    print_table(rows)
+    if args.out:
+        write_results(args.out, rows)
+
+
+if __name__ == "__main__":
+    main()
