@@ -116,7 +116,7 @@ def _evaluate_recipe(
 def _save(features: TestFeatures, path: Path) -> None:
     import numpy as np
 
-    from pyreid.training.run_folder import write_atomically
+    from pyreid._files import write_atomically
 
     arrays = {key: getattr(features, key) for key in (*REQUIRED, *CAMERAS)}
     write_atomically(path, lambda temporary: np.savez(temporary, **arrays))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from pyreid._files import write_json
 
 _SUMMARY_RANKS = (1, 5, 10, 20)
 
@@ -82,18 +82,9 @@ class EvaluationResult:
         """Write :meth:`to_dict` as JSON. The file appears whole or not at all.
 
         Raises:
-            OSError: if the folder does not exist or cannot be written.
+            OSError: if the folder cannot be made or written.
         """
-        path = Path(path)
-        text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text + "\n")
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_json(Path(path), self.to_dict())
 
 
 def _without_nan(value: Any) -> Any:

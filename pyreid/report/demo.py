@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from pyreid._files import write_json
 from pyreid.data.records import JUNK_PID
 from pyreid.errors import require
 from pyreid.report.curves import plot_training
@@ -81,7 +81,7 @@ def _write_report(
         ]
         lists = make_rank_lists(dataset.query, gallery, features.query, features.gallery, chosen=chosen, titles=titles)
         draw_rank_lists(lists).save(partial / f"ranks_{name}.png")
-    (partial / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_json(partial / "metrics.json", metrics)
     for path in partial.iterdir():
         path.replace(output / path.name)
     partial.rmdir()

@@ -13,13 +13,14 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
+from pyreid._files import write_atomically, write_json
 from pyreid.errors import TrainingError
 from pyreid.training.features import evaluate_model, num_test_images
 from pyreid.training.module import BatchRecord, ReIDModule
 from pyreid.training.objectives import term_names
 from pyreid.training.randomness import random_states, restore_random_states
 from pyreid.training.recipe import Recipe
-from pyreid.training.run_folder import RunFolder, write_atomically, write_csv, write_json
+from pyreid.training.run_folder import RunFolder, write_csv
 
 if TYPE_CHECKING:
     from pyreid.data import ReIDDataset

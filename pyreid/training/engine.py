@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pyreid._files import write_text
 from pyreid.data import load_dataset
 from pyreid.errors import RecipeError, TrainingError, require
 from pyreid.models import create_model
@@ -19,7 +20,7 @@ from pyreid.training.preflight import check_losses, check_training_data, fingerp
 from pyreid.training.recipe import Recipe
 from pyreid.training.recipe_files import dump_recipe
 from pyreid.training.resume import check_resumable, load_checkpoint
-from pyreid.training.run_folder import RunFolder, write_text
+from pyreid.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import lightning as L

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pyreid.training.run_folder import RunFolder, write_atomically, write_csv, write_json, write_text
+from pyreid._files import write_atomically, write_json, write_text
+from pyreid.training.run_folder import RunFolder, write_csv
 
 
 def test_a_reader_of_the_old_file_keeps_it_whole(tmp_path: Path) -> None:
