@@ -35,6 +35,13 @@ std::vector<T> exp2_of(const std::vector<T>& x) {
   return out;
 }
 
+template <class T>
+std::vector<T> exp_of(const std::vector<T>& x) {
+  std::vector<T> out(x.size());
+  PYREID_SIMD(exp_nonpositive_values, x.data(), static_cast<int64_t>(x.size()), out.data());
+  return out;
+}
+
 // The bit patterns first, first + step, ... below last: positive values of every size.
 template <class T, class Bits>
 void append_patterns(std::vector<T>& x, T first, T last, Bits step) {
@@ -79,6 +86,24 @@ void check_exp2(double bound) {
 }
 
 template <class T>
+void check_exp(double lowest, double bound) {
+  std::vector<T> x{T(0), -T(0)};
+  constexpr int kCount = 400000;
+  for (int i = 0; i <= kCount; ++i) x.push_back(static_cast<T>(lowest * i / kCount));
+  for (double t = 1; t > std::numeric_limits<T>::min(); t /= 1.7) x.push_back(static_cast<T>(-t));
+  const std::vector<T> out = exp_of(x);
+  for (size_t i = 0; i < x.size(); ++i) {
+    const long double exact =
+        std::is_same_v<T, float> ? std::exp(static_cast<double>(x[i])) : std::exp(static_cast<long double>(x[i]));
+    CHECK_CLOSE(ulps(out[i], exact), 0, bound);
+  }
+  const T inf = std::numeric_limits<T>::infinity(), nan = std::numeric_limits<T>::quiet_NaN();
+  const std::vector<T> outside{-inf, -std::numeric_limits<T>::max(), static_cast<T>(2 * lowest), nan, T(0)};
+  const std::vector<T> expected{0, 0, 0, nan, 1};
+  CHECK_ALL_CLOSE(exp_of(outside), expected, 0);
+}
+
+template <class T>
 void check_powers_of_two() {
   std::vector<T> exponents, powers;
   for (int e = std::numeric_limits<T>::min_exponent - 1; e < std::numeric_limits<T>::max_exponent; ++e) {
@@ -109,6 +134,11 @@ TEST(log2_is_within_its_bound) {
 TEST(exp2_is_within_its_bound) {
   check_exp2<float>(1.2);
   check_exp2<double>(1.25);
+}
+
+TEST(exp_is_within_its_bound) {
+  check_exp<float>(-87, 1.5);
+  check_exp<double>(-708, 1.5);
 }
 
 TEST(powers_of_two_are_exact) {

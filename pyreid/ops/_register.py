@@ -55,16 +55,13 @@ def check_float_tensor(name: str, value: object, dims: Sequence[int]) -> None:
         raise ValueError(f"{name}: expected a {expected} tensor, got shape {tuple(value.shape)}")
 
 
-def check_operand(name: str, value: object, dims: Sequence[int]) -> None:
-    """As :func:`check_float_tensor`, and the tensor must be on a device that has kernels.
+def check_device(name: str, value: Tensor) -> None:
+    """Raise unless there are kernels for the device of ``value``.
 
     Raises:
-        TypeError: if it is no tensor or of another dtype.
-        ValueError: if its shape or device does not fit.
+        ValueError: if it is on neither the CPU nor a CUDA device.
         ExtensionError: if it is on a CUDA device and the CUDA library is not loaded.
     """
-    check_float_tensor(name, value, dims)
-    assert isinstance(value, Tensor)
     if value.device.type == "cuda":
         if CUDA_PROBLEM is not None:
             raise ExtensionError(f"{name}: on {value.device}, but the CUDA library is not loaded: {CUDA_PROBLEM}")

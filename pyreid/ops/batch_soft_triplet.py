@@ -10,6 +10,7 @@ from torch import Tensor
 from pyreid.ops._register import (
     Reduction,
     check_choice,
+    check_device,
     check_float_tensor,
     check_labels,
     check_margin,
@@ -81,6 +82,7 @@ def batch_soft_triplet(
         ValueError: if shapes or devices do not fit, the margin is not finite, or the reduction is unknown.
     """
     check_float_tensor("embeddings", embeddings, (2,))
+    check_device("embeddings", embeddings)
     check_labels(labels, embeddings)
     check_margin(margin)
     check_choice("reduction", reduction, Reduction)

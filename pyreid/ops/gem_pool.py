@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyreid.ops._register import check_gem_arguments, forbid_double_backward, under_autocast
+from pyreid.ops._register import check_device, check_gem_arguments, forbid_double_backward, under_autocast
 
 
 def _computed_in(x: Tensor) -> torch.dtype:
@@ -75,6 +75,7 @@ def gem_pool(x: Tensor, p: float | Tensor = 3.0, *, eps: float = 1e-6) -> Tensor
             not positive and finite, or eps is not a positive normal number.
     """
     check_gem_arguments(x, p, eps)
+    check_device("x", x)
     computed_in = _computed_in(x)
     if isinstance(p, Tensor):
         pooled, _ = torch.ops.pyreid.gem_pool(x, p.to(computed_in).reshape(-1), 0.0, eps)

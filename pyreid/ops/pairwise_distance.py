@@ -10,7 +10,8 @@ from torch import Tensor
 from pyreid.ops._register import (
     Metric,
     check_choice,
-    check_operand,
+    check_device,
+    check_float_tensor,
     float32_under_autocast,
     forbid_double_backward,
     upcast,
@@ -64,11 +65,12 @@ def pairwise_distance(x: Tensor, y: Tensor | None = None, *, metric: Metric = "e
         ValueError: if shapes, dtypes or devices do not fit, or the metric is unknown.
     """
     check_choice("metric", metric, Metric)
-    check_operand("x", x, (2,))
+    check_float_tensor("x", x, (2,))
     same = y is None
     if y is None:
         y = x
-    check_operand("y", y, (2,))
+    check_float_tensor("y", y, (2,))
+    check_device("x", x)
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"y: expected {x.shape[1]} columns to match x, got shape {tuple(y.shape)}")
     if x.dtype != y.dtype or x.device != y.device:

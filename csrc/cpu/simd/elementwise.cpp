@@ -15,12 +15,15 @@ inline void map_values(const T* x, int64_t n, T* out, Function function) {
 
 }  // namespace
 
-#define PYREID_DEFINE_ELEMENTWISE(T)                                      \
-  void log2_values(const T* x, int64_t n, T* out) {                       \
-    map_values(x, n, out, [](Vec<T> v) -> Vec<T> { return log2<T>(v); }); \
-  }                                                                       \
-  void exp2_values(const T* x, int64_t n, T* out) {                       \
-    map_values(x, n, out, [](Vec<T> v) -> Vec<T> { return exp2<T>(v); }); \
+#define PYREID_DEFINE_ELEMENTWISE(T)                                                 \
+  void log2_values(const T* x, int64_t n, T* out) {                                  \
+    map_values(x, n, out, [](Vec<T> v) -> Vec<T> { return log2<T>(v); });            \
+  }                                                                                  \
+  void exp2_values(const T* x, int64_t n, T* out) {                                  \
+    map_values(x, n, out, [](Vec<T> v) -> Vec<T> { return exp2<T>(v); });            \
+  }                                                                                  \
+  void exp_nonpositive_values(const T* x, int64_t n, T* out) {                       \
+    map_values(x, n, out, [](Vec<T> v) -> Vec<T> { return exp_nonpositive<T>(v); }); \
   }
 
 PYREID_DEFINE_ELEMENTWISE(float)

@@ -1,8 +1,8 @@
-// Vectorised log2 and exp2 on the portable vectors of vector.h, in float and double. log2 of a power of two and exp2 of
-// an integer are exact. Errors are below, in units in the last place of the result:
+// Vectorised log2, exp2 and exp on the portable vectors of vector.h, in float and double. log2 of a power of two and
+// exp2 of an integer are exact. Errors are below, in units in the last place of the result:
 //   float   log2 1.8   exp2 1.2    (every float in [1/8, 8), where the errors are largest, and a sample of the rest)
 //   double  log2 3.5   exp2 1.25   (40 million values; the largest seen were 2.89 and 1.20)
-// Without fused multiply-add, that is; with it they are a little smaller.
+// Without fused multiply-add, that is; with it they are a little smaller. exp is within 1.5 in both.
 // They need round-to-nearest and must not be compiled with -ffast-math.
 #pragma once
 #include "csrc/cpu/simd/vector.h"
@@ -20,6 +20,8 @@ struct FloatFormat<float> {
   static constexpr int kBias = 127;
   static constexpr float kMagic = 0x1.8p23f;  // adding it rounds to an integer, which its low bits then hold
   static constexpr Bits kMagicBits = 0x4b400000u, kOneBits = 0x3f800000u, kSqrtHalfBits = 0x3f3504f3u;
+  static constexpr float kLog2E = 0x1.715476p0f, kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;
+  static constexpr float kLowestExponent = -87.0f;  // of e: smaller powers are subnormal
   // (2^f - 1) / f on [-1/2, 1/2], error 2^-26.6
   static constexpr float kExp2[] = {0x1.62e430p-1f, 0x1.ebfbdep-3f,  0x1.c6af74p-5f,
                                     0x1.3b2d58p-7f, 0x1.5f053ap-10f, 0x1.41a702p-13f};
@@ -37,6 +39,8 @@ struct FloatFormat<double> {
   static constexpr double kMagic = 0x1.8p52;
   static constexpr Bits kMagicBits = 0x4338000000000000u, kOneBits = 0x3ff0000000000000u,
                         kSqrtHalfBits = 0x3fe6a09e667f3bcdu;
+  static constexpr double kLog2E = 0x1.71547652b82fep0, kLn2High = 0x1.62e42fefap-1, kLn2Low = 0x1.cf79abc9e3b39p-40;
+  static constexpr double kLowestExponent = -708.0;
   // (2^f - 1) / f on [-1/2, 1/2], error 2^-55.1
   static constexpr double kExp2[] = {0x1.62e42fefa39efp-1,  0x1.ebfbdff82c598p-3,  0x1.c6b08d704a052p-5,
                                      0x1.3b2ab6fba1f4fp-7,  0x1.5d87fe78c128ap-10, 0x1.430913091bd24p-13,
@@ -93,6 +97,22 @@ inline Vec<T> exp2(Vec<T> t) {
   const Vec<T> f = t - (rounded - Format::kMagic);
   const Bits power = (reinterpret_cast<Bits>(rounded) + typename Format::Bits{Format::kBias}) << Format::kMantissaBits;
   return (f * polynomial<T>(f, Format::kExp2) + T(1)) * reinterpret_cast<Vec<T>>(power);
+}
+
+// e^x for x <= 0, what softmax and its kin need; 0 where the result would be subnormal, and NaN stays. exp2(x log2 e)
+// would multiply the rounding error of the product by |x|: x is reduced by a multiple of ln 2 in two parts first.
+template <class T>
+inline Vec<T> exp_nonpositive(Vec<T> x) {
+  using Format = FloatFormat<T>;
+  using Bits = Vec<typename Format::Bits>;
+  const Vec<T> lowest = broadcast(Format::kLowestExponent);
+  const Vec<T> clamped = x < lowest ? lowest : x;
+  const Vec<T> rounded = clamped * Format::kLog2E + Format::kMagic;
+  const Vec<T> n = rounded - Format::kMagic;
+  const Vec<T> f = ((clamped - n * Format::kLn2High) - n * Format::kLn2Low) * Format::kLog2E;
+  const Bits power = (reinterpret_cast<Bits>(rounded) + typename Format::Bits{Format::kBias}) << Format::kMantissaBits;
+  const Vec<T> scaled = (f * polynomial<T>(f, Format::kExp2) + T(1)) * reinterpret_cast<Vec<T>>(power);
+  return x == x ? (x < lowest ? Vec<T>{} : scaled) : x;
 }
 
 }  // namespace pyreid::cpu::PYREID_ISA
