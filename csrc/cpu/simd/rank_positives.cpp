@@ -67,7 +67,14 @@ void count_group(const T* values, int64_t n, const T* thresholds, int64_t* below
   }
   for (int64_t j = 0; j < n; j += kLanes<T>) {
     const Vec<T> v = load(values + j);
-    for (int p = 0; p < kCount; ++p) counter[p] -= kOrEqual ? v <= limit[p] : v < limit[p];
+    for (int p = 0; p < kCount; ++p) {
+      const Mask<T> hit = kOrEqual ? v <= limit[p] : v < limit[p];
+#ifdef __AVX512F__
+      counter[p] = hit ? counter[p] + 1 : counter[p];  // one masked addition, where a mask is no vector
+#else
+      counter[p] -= hit;
+#endif
+    }
   }
   for (int p = 0; p < kCount; ++p) below[p] += total_of<T>(counter[p]);
 }
