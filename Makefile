@@ -50,7 +50,7 @@ lint: install
 
 bench: install
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"
-	for bench in benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+	for bench in $(basename $(notdir $(wildcard benchmarks/bench_*.py))); do $(BIN)/python -m benchmarks.$$bench || exit 1; done
 
 clean:
 	rm -rf build dist report runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

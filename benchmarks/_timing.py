@@ -7,10 +7,9 @@ machine's load or clock meets all of them alike. Medians are compared, and the q
 from __future__ import annotations
 
 import json
-import os
+import re
 import statistics
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+
+from pyreid._files import write_json
 
 DeviceType = Literal["cpu", "cuda"]
 Row = dict[str, Any]
@@ -110,6 +111,12 @@ def device_name(device: DeviceType) -> str:
     return f"{model}, {torch.get_num_threads()} threads"
 
 
+def results_path(device: DeviceType) -> Path:
+    """Where results of this device are committed: ``benchmarks/results/<device>.json``."""
+    name = re.sub(r"[^a-z0-9]+", "-", device_name(device).lower()).strip("-")
+    return Path(__file__).parent / "results" / f"{name}.json"
+
+
 def commit() -> str:
     """Abbreviated commit of the source tree, with ``-dirty`` when files differ from it; ``"unknown"`` outside git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
@@ -168,16 +175,7 @@ def write_results(path: Path | str, rows: Sequence[Row]) -> None:
     The file is replaced in one step: after an error it is as it was.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     kept: list[Row] = json.loads(path.read_text()) if path.exists() else []
     merged = {tuple(row[key] for key in ROW_KEY): row for row in [*kept, *rows]}
     ordered = sorted(merged.values(), key=lambda row: tuple(str(row[key]) for key in ROW_KEY))
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(ordered, file, indent=2)
-            file.write("\n")
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_json(path, ordered)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks._peers import Evaluator, load_peers
-from benchmarks._timing import DeviceType, Row, print_table, result_row, time_interleaved, write_results
+from benchmarks._timing import DeviceType, Row, print_table, result_row, results_path, time_interleaved, write_results
 from pyreid.evaluation import evaluate, evaluate_rank
 
 QUERIES, GALLERY, IDENTITIES, CAMERAS, DISTRACTORS = 3368, 15913, 751, 6, 0.15
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--peers", type=Path, help="folder with the peers' files from PyPI; default: fetch them")
     parser.add_argument("--no-python-peer", action="store_true", help="leave out torchreid's, which takes a minute")
-    parser.add_argument("--out", type=Path, help="results file to add the rows to")
+    parser.add_argument("--out", type=Path, help="results file; default: benchmarks/results/<device>.json")
     args = parser.parse_args()
 
     query, gallery, labels = synthetic_features(QUERIES, GALLERY, args.dim)
@@ -141,8 +141,7 @@ def main() -> None:
             peers = {name: peer for name, peer in peers.items() if "Python" not in name}
         rows += bench_matrix(distances, labels, peers, args.repeats)
     print_table(rows)
-    if args.out:
-        write_results(args.out, rows)
+    write_results(args.out or results_path(args.device), rows)
 
 
 if __name__ == "__main__":

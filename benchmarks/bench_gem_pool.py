@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks._timing import DeviceType, Row, print_table, result_row, time_interleaved, write_results
+from benchmarks._timing import DeviceType, Row, print_table, result_row, results_path, time_interleaved, write_results
 from pyreid import ops
 
 SHAPE = (64, 2048, 16, 8)  # the last feature map of a ResNet-50 with stride 1, for images of 256 x 128
@@ -89,12 +89,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--out", type=Path, help="JSON file that the rows are written to")
+    parser.add_argument("--out", type=Path, help="results file; default: benchmarks/results/<device>.json")
     args = parser.parse_args()
     rows = measure(args.device, args.repeats)
     print_table(rows)
-    if args.out:
-        write_results(args.out, rows)
+    write_results(args.out or results_path(args.device), rows)
 
 
 if __name__ == "__main__":

@@ -20,13 +20,17 @@ from torch import Tensor
 _MIB = 2**20
 _BLOCK_BYTES = 64 * _MIB  # of converted features at a time
 _RESIDENT_BYTES = 512 * _MIB  # a converted gallery up to this size is kept for all strips
-_NORM_BYTES = 4 * _MIB  # of features whose squares are summed at a time: they stay in the cache
 
 # A matrix product packs the whole gallery again for each strip, so a strip should not be low; more rows than these gain
 # nothing. The budget of bytes yields to the least number of rows for galleries of hundreds of thousands.
 _STRIP_BYTES = {"cpu": 64 * _MIB, "cuda": 1024 * _MIB}
 _MAX_ROWS = {"cpu": 1024, "cuda": 4096}
 _MIN_ROWS = 128
+
+
+@torch.library.register_fake("pyreid::squared_norms")
+def _fake(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0])
 
 
 def as_tensor(name: str, array: Any) -> Tensor:
@@ -65,8 +69,8 @@ def computing_dtype(query: Tensor, gallery: Tensor) -> torch.dtype:
 def squared_norms(features: Tensor, *, device: torch.device, dtype: torch.dtype) -> Tensor:
     """(N,) squared lengths of the rows of (N, D) features."""
     norms = torch.empty(features.shape[0], device=device, dtype=dtype)
-    for rows, block in _converted_blocks(features, device, dtype, _NORM_BYTES):
-        torch.sum(block * block, dim=1, out=norms[rows])
+    for rows, block in _converted_blocks(features, device, dtype, _BLOCK_BYTES):
+        norms[rows] = torch.ops.pyreid.squared_norms(block)
     return norms
 
 
