@@ -1,8 +1,8 @@
 """Evaluation of a Market-1501-sized problem: from features against the bare matrix product, and from a given distance
 matrix against fast-reid's Cython and torchreid's Python function. All in one process, on the same input.
 
-python -m benchmarks.bench_evaluate                     # fetches the peers from PyPI, prints a table
-python -m benchmarks.bench_evaluate --peers DIR --out benchmarks/results/epyc.json
+python -m benchmarks.bench_evaluate              # fetches the peers from PyPI
+python -m benchmarks.bench_evaluate --peers DIR  # takes their files from a folder
 """
 
 from __future__ import annotations
