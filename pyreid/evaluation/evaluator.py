@@ -46,8 +46,8 @@ def evaluate(
     """Rank the gallery for every query and compute CMC, mAP and mINP.
 
     The ranks are exact: those of a stable sort by (distance, gallery index). They are found by counting, for each
-    positive, the gallery images that come before it, while strips of inner products are in the cache. Memory is that of
-    one strip, at most a few hundred megabytes.
+    positive, the gallery images that come before it in a strip of inner products. Memory is that of one strip: 64 MiB,
+    or 128 queries if they need more (on CUDA 1 GiB).
 
     For a query, gallery images of its identity from its own camera are junk and left out; so are images with identity
     -1 for all queries. Identity 0 is an identity like any other.
@@ -175,8 +175,9 @@ def _progress_bar(total: int, *, show: bool) -> Iterator[Callable[[int], None]]:
     if not show:
         yield lambda count: None
         return
+    from rich.console import Console
     from rich.progress import Progress
 
-    with Progress() as bar:
+    with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("ranking queries", total=total)
         yield lambda count: bar.advance(task, count)

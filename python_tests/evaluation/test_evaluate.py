@@ -227,10 +227,10 @@ def test_kinds_of_input(tmp_path: Path) -> None:
     half = np.memmap(tmp_path / "half", dtype=np.float16, mode="w+", shape=gallery.shape)
     half[:] = gallery
     assert evaluate(query.astype(np.float16), half, *labels).to_dict() == expected
-    assert evaluate(OnlyDLPack(query), OnlyDLPack(gallery), *(OnlyDLPack(a) for a in labels)).to_dict() == expected  # type: ignore[arg-type]
+    assert evaluate(OnlyDLPack(query), OnlyDLPack(gallery), *(OnlyDLPack(a) for a in labels)).to_dict() == expected
     assert (
         evaluate(np.asfortranarray(query), gallery.astype(">f4"), *(a.tolist() for a in labels)).to_dict() == expected
-    )  # type: ignore[union-attr]
+    )
     wide = np.repeat(gallery, 2, axis=1)
     backwards = np.ascontiguousarray(query[::-1])[::-1]
     assert evaluate(backwards, wide[:, ::2], *(torch.from_numpy(a) for a in labels)).to_dict() == expected
@@ -338,9 +338,18 @@ def test_memory_is_that_of_a_strip() -> None:
     assert memory < 0.5 * (4 * 2000 * 30000)
 
 
-def test_summary_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = evaluate(np.eye(3), np.eye(3), [0, 1, 5], [0, 1, -1], ap="trapezoid", progress=True)
-    assert "ranking queries" in capsys.readouterr().out
+def test_progress(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes the captured stream for a terminal
+    evaluate(np.eye(3), np.eye(3), [0, 1, 5], [0, 1, -1], progress=True)
+    captured = capsys.readouterr()
+    assert "ranking queries" in captured.err
+    assert captured.out == ""
+    evaluate(np.eye(3), np.eye(3), [0, 1, 5], [0, 1, -1])
+    assert capsys.readouterr().err == ""
+
+
+def test_summary_and_files(tmp_path: Path) -> None:
+    result = evaluate(np.eye(3), np.eye(3), [0, 1, 5], [0, 1, -1], ap="trapezoid")
     lines = dict(line.split(maxsplit=1) for line in result.summary().splitlines())
     assert lines["queries"] == "3 (1 without a match, skipped)"
     assert lines["gallery"] == "2 (1 junk images removed)"

@@ -99,7 +99,7 @@ def test_values_from_products(kind: str, num_ids: int, device: str) -> None:
     column = torch.arange(3000, dtype=torch.float32) % 13 / 4
     column[::7] = torch.nan
     values = column - products if kind == "offset" else -(products * column)
-    ranks, nans = rank_positives(products.to(device), **{kind: column.to(device)}, **make_task(*labels, device))
+    ranks, nans = rank_positives(products.to(device), **(make_task(*labels, device) | {kind: column.to(device)}))
     assert ranks.tolist() == naive(values, *labels)
     assert nans.tolist() == [len(column[::7])] * 4
 
@@ -193,7 +193,7 @@ def test_bad_input() -> None:
     values, labels = random_task(4, 30, 3, 2, 9, torch.float32)
     task = make_task(*labels, "cpu")
     column = torch.ones(30)
-    for change, match in [
+    changes: list[tuple[dict[str, Any], str]] = [
         ({"offset": column, "scale": column}, "exclude each other"),
         ({"offset": column[1:]}, "offset must be contiguous with 30 elements"),
         ({"offset": column.double()}, "differ in dtype"),
@@ -202,7 +202,8 @@ def test_bad_input() -> None:
         ({"order": task["order"] + 1}, "order holds"),
         ({"begin": task["begin"] + 30}, "leave the gallery"),
         ({"starts": task["starts"] + 1}, "starts must run from 0"),
-    ]:
+    ]
+    for change, match in changes:
         with pytest.raises(RuntimeError, match=match):
             rank_positives(values, **(task | change))
     with pytest.raises(RuntimeError, match="values must be 2-D"):
