@@ -8,7 +8,6 @@ python -m benchmarks.bench_evaluate --peers DIR  # takes their files from a fold
 from __future__ import annotations
 
 import argparse
-import resource
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -55,9 +54,6 @@ def bench_features(
     query: Tensor, gallery: Tensor, labels: tuple[np.ndarray, ...], device: DeviceType, repeats: int
 ) -> Row:
     """``evaluate`` against the matrix product that any exact evaluation has to do."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    evaluate(query, gallery, *labels)
-    peak_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     timings = time_interleaved(
         {"ours": lambda: evaluate(query, gallery, *labels), "mm": lambda: torch.mm(query, gallery.t())},
         repeats=repeats,
@@ -73,7 +69,6 @@ def bench_features(
         peer="bare torch.mm",
         peer_timing=timings["mm"],
         floor_ms=round(timings["mm"].median_ms, 4),
-        peak_mb=round(peak_mb, 1) if device == "cpu" else None,
     )
 
 
