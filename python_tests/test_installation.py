@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ import torch
 import pyreid
 from pyreid import _extension
 from pyreid.errors import ExtensionError
+
+ROOT = Path(__file__).parents[1]
 
 LIBRARIES = [
     "pyreid_cpu",
@@ -60,6 +64,28 @@ def test_libraries_hold_no_path_of_the_build_machine(library: str) -> None:
     assert "RPATH" not in run.stdout
     assert "RUNPATH" not in run.stdout
     assert "libtorch_cpu.so" in run.stdout
+
+
+def test_distributions_hold_every_file(tmp_path: Path) -> None:
+    # wheel.cmake=false leaves the compiled parts out, which takes no time
+    code = (
+        "import sys, build_backend; build_backend.build_sdist(sys.argv[1]);"
+        "build_backend.build_wheel(sys.argv[1], {'wheel.cmake': 'false'})"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, check=True, capture_output=True)
+    package = {path.relative_to(ROOT).as_posix() for path in (ROOT / "pyreid").rglob("*.py")}
+    native = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("csrc", "cmake", "recipes")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file()
+    }
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        assert not package - set(wheel.namelist())
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as sdist:
+        held = {name.partition("/")[2] for name in sdist.getnames()}
+        assert not (package | native) - held
+        assert not [name for name in held if name.startswith((".venv", "build/", "runs/", "report/"))]
 
 
 def test_missing_library_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pyreid.errors import require
+
 if TYPE_CHECKING:
     from pyreid.training.engine import TrainingResult, train
     from pyreid.training.features import evaluate_model, extract_features
@@ -40,8 +42,13 @@ __all__ = [
 ]
 
 
+_NEEDS = {"engine": ("lightning", "tensorboard", "torchvision"), "features": ("lightning", "torchvision")}
+
+
 def __getattr__(name: str) -> Any:
     if name in _NAMES:
+        for package in _NEEDS.get(_NAMES[name], ()):
+            require(package, extra="train")
         return getattr(importlib.import_module(f"pyreid.training.{_NAMES[name]}"), name)
     raise AttributeError(f"module 'pyreid.training' has no attribute {name!r}")
 

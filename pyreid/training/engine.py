@@ -14,7 +14,7 @@ import torch
 
 from pyreid._files import write_text
 from pyreid.data import load_dataset
-from pyreid.errors import RecipeError, TrainingError, require
+from pyreid.errors import RecipeError, TrainingError
 from pyreid.models import create_model
 from pyreid.training.preflight import check_losses, check_training_data, fingerprint
 from pyreid.training.recipe import Recipe
@@ -82,8 +82,6 @@ def train(
         DatasetError: the data set is incomplete.
         MissingDependencyError: a package of the extra ``train`` is missing.
     """
-    for package in ("lightning", "tensorboard", "torchvision"):
-        require(package, extra="train")
     from pyreid.training.callbacks import write_metrics
     from pyreid.training.datamodule import ReIDDataModule, image_input
     from pyreid.training.randomness import seed_everything
