@@ -37,7 +37,10 @@ void distances_from_products(const T* x, const T* y, const T* x_norms, const T* 
           row[j] = metric == Metric::kEuclidean ? std::sqrt(squared) : squared;
         }
       }
-      if (same) row[i] = 0;
+      // The distance of a row to itself; NaN and infinite rows, and rows without a direction, have none.
+      if (same && (metric != Metric::kCosine || x_norms[i] > 0)) {
+        row[i] = std::isfinite(x_norms[i]) ? T(0) : PYREID_SIMD(squared_distance, x + i * d, x + i * d, d);
+      }
     }
   });
 }

@@ -41,7 +41,8 @@ __global__ void distances_kernel(const T* __restrict__ x, const T* __restrict__ 
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t pair = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x; pair < n * m; pair += stride) {
     const int64_t i = pair / m, j = pair % m;
-    if (same && i == j) {
+    // The distance of a row to itself; NaN and infinite rows, and rows without a direction, have none.
+    if (same && i == j && x_norms[i] - x_norms[i] == T(0) && (metric != Metric::kCosine || x_norms[i] > T(0))) {
       out[pair] = 0;
     } else if (metric == Metric::kCosine) {
       out[pair] = T(1) - out[pair] * inverse_norm(x_norms[i]) * inverse_norm(y_norms[j]);

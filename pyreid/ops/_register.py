@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from pyreid._extension import load_cuda_library
 from pyreid.errors import ExtensionError
@@ -35,6 +36,23 @@ def float32_under_autocast(op: str) -> None:
     """Run ``op`` in float32 under autocast on CPU and CUDA: distances overflow float16 without a warning."""
     for device in ("cpu", "cuda"):
         torch.library.register_autocast(op, device, torch.float32)
+
+
+def check_transforms(op: str, *tensors: object) -> None:
+    """Raise RuntimeError under forward-mode differentiation and ``torch.func``.
+
+    The operators have a rule for reverse mode only; without this check the tangent would be dropped in silence.
+    """
+    if torch.compiler.is_compiling():
+        return
+    forward = forward_ad._current_level >= 0 and any(
+        isinstance(t, Tensor) and forward_ad.unpack_dual(t).tangent is not None for t in tensors
+    )
+    if forward or torch._C._functorch.peek_interpreter_stack() is not None:
+        raise RuntimeError(
+            f"{op} supports reverse-mode gradients only, not forward mode or torch.func; use the function of the same "
+            "name in pyreid.ops.reference"
+        )
 
 
 def check_choice(name: str, value: object, choices: Any) -> None:
@@ -89,7 +107,7 @@ def check_margin(margin: object) -> None:
         return
     if isinstance(margin, bool) or not isinstance(margin, int | float):
         raise TypeError(f"margin: expected a number, or None for the soft margin, got {type(margin).__name__}")
-    if not math.isfinite(margin):
+    if not (-math.inf < margin < math.inf):  # math.isfinite cannot be traced
         raise ValueError(f"margin: expected a finite number, or None for the soft margin, got {margin}")
 
 

@@ -14,6 +14,7 @@ from pyreid.ops._register import (
     check_float_tensor,
     check_labels,
     check_margin,
+    check_transforms,
     float32_under_autocast,
     forbid_double_backward,
     upcast,
@@ -82,6 +83,7 @@ def batch_hard_triplet(
     """
     check_float_tensor("embeddings", embeddings, (2,))
     check_device("embeddings", embeddings)
+    check_transforms("batch_hard_triplet", embeddings)
     check_labels(labels, embeddings)
     check_margin(margin)
     check_choice("reduction", reduction, Reduction)

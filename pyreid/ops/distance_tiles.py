@@ -17,6 +17,8 @@ import torch
 import torch.utils.dlpack
 from torch import Tensor
 
+from pyreid.ops.duplicate_rows import duplicate_rows
+
 _MIB = 2**20
 _BLOCK_BYTES = 64 * _MIB  # of converted features at a time
 _RESIDENT_BYTES = 512 * _MIB  # a converted gallery up to this size is kept for all strips
@@ -25,7 +27,7 @@ _RESIDENT_BYTES = 512 * _MIB  # a converted gallery up to this size is kept for 
 # nothing. The budget of bytes yields to the least number of rows for galleries of hundreds of thousands.
 _STRIP_BYTES = {"cpu": 64 * _MIB, "cuda": 1024 * _MIB}
 _MAX_ROWS = {"cpu": 1024, "cuda": 4096}
-_MIN_ROWS = 128
+_MIN_ROWS = 32
 
 
 @torch.library.register_fake("pyreid::squared_norms")
@@ -89,7 +91,8 @@ def inner_product_strips(
     """Strips of the inner products of all query rows with all gallery rows.
 
     The products are computed in ``dtype``, whatever autocast or the float32 matmul precision say: a ranking by TF32 or
-    bfloat16 products would be another ranking.
+    bfloat16 products would be another ranking. Gallery rows that are equal get equal products: the matrix product alone
+    rounds the last columns of a strip in another order than the others.
 
     Args:
         query: (Q, D).
@@ -108,6 +111,9 @@ def inner_product_strips(
         resident = gallery
     elif gallery.numel() * dtype.itemsize <= _RESIDENT_BYTES:
         resident = _convert(gallery, device, dtype)
+    duplicates = duplicate_rows(gallery)
+    if duplicates is not None:
+        repeated, originals = (indices.to(device) for indices in duplicates)
     for start in range(0, len(query), rows_per_strip):
         rows = slice(start, min(start + rows_per_strip, len(query)))
         strip = query[rows] if _is_ready(query, device, dtype) else _convert(query[rows], device, dtype)
@@ -117,6 +123,8 @@ def inner_product_strips(
         else:
             for columns, block in _converted_blocks(gallery, device, dtype, _BLOCK_BYTES):
                 _multiply(strip, block, products[:, columns])
+        if duplicates is not None:
+            products[:, repeated] = products[:, originals]
         yield rows, products
 
 

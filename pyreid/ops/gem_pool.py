@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyreid.ops._register import check_device, check_gem_arguments, forbid_double_backward, under_autocast
+from pyreid.ops._register import (
+    check_device,
+    check_gem_arguments,
+    check_transforms,
+    forbid_double_backward,
+    under_autocast,
+)
 
 
 def _computed_in(x: Tensor) -> torch.dtype:
@@ -76,6 +82,7 @@ def gem_pool(x: Tensor, p: float | Tensor = 3.0, *, eps: float = 1e-6) -> Tensor
     """
     check_gem_arguments(x, p, eps)
     check_device("x", x)
+    check_transforms("gem_pool", x, p)
     computed_in = _computed_in(x)
     if isinstance(p, Tensor):
         pooled, _ = torch.ops.pyreid.gem_pool(x, p.to(computed_in).reshape(-1), 0.0, eps)

@@ -12,6 +12,7 @@ from pyreid.ops._register import (
     check_choice,
     check_device,
     check_float_tensor,
+    check_transforms,
     float32_under_autocast,
     forbid_double_backward,
     upcast,
@@ -47,9 +48,15 @@ float32_under_autocast("pyreid::pairwise_distance")
 def pairwise_distance(x: Tensor, y: Tensor | None = None, *, metric: Metric = "euclidean") -> Tensor:
     """Distances between all rows of ``x`` and all rows of ``y``.
 
-    The matrix product is torch's; one fused pass turns it into distances. Pairs that are close compared with their
-    norms are summed again from the differences, so that near duplicates keep their digits, and the diagonal of
-    ``pairwise_distance(x)`` is exactly 0. The gradient at Euclidean distance 0 is 0.
+    The matrix product is torch's; one fused pass turns it into distances. Euclidean distances of pairs that are close
+    compared with their norms are summed again from the differences, so that near duplicates keep their digits, and the
+    diagonal of ``pairwise_distance(x)`` is exactly 0 (NaN for a row that is not finite). The gradient at Euclidean
+    distance 0 is 0.
+
+    Limits: the gradient is a matrix product too, and loses digits for near duplicates far from the origin; subtract the
+    mean of the rows first, which changes no Euclidean distance. Cosine distances of near duplicates have the absolute
+    error of a float32 product, so they may come out a little below 0. Squared norms must lie in the range of the dtype.
+    On CUDA the product obeys ``torch.backends.cuda.matmul``: with TF32 allowed there, distances have TF32's digits.
 
     Args:
         x: (N, D), float16, bfloat16, float32 or float64; half precision is computed and returned in float32.
@@ -71,6 +78,7 @@ def pairwise_distance(x: Tensor, y: Tensor | None = None, *, metric: Metric = "e
         y = x
     check_float_tensor("y", y, (2,))
     check_device("x", x)
+    check_transforms("pairwise_distance", x, y)
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"y: expected {x.shape[1]} columns to match x, got shape {tuple(y.shape)}")
     if x.dtype != y.dtype or x.device != y.device:

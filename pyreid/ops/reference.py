@@ -40,7 +40,8 @@ def pairwise_distance(x: Tensor, y: Tensor | None = None, *, metric: Metric = "e
 
 def _unit_rows(x: Tensor) -> Tensor:
     norm = _safe_sqrt(x.square().sum(-1, keepdim=True))
-    return x / norm.where(norm > 0, torch.ones_like(norm))
+    # a row of zeros stays one, and gets no gradient
+    return x * torch.where(norm == 0, 0, 1 / norm.where(norm != 0, torch.ones_like(norm)))
 
 
 def _masks(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -333,6 +333,28 @@ def test_threads_and_instruction_sets_agree() -> None:
     assert len(results) == 1
 
 
+@pytest.mark.parametrize("size", [5, 17, 33, 257, 1001, 4099])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_equal_rows_of_real_features_tie(size: int, metric: str, dtype: type) -> None:
+    # A matrix product alone rounds the last columns in another order, so that copies of one row would differ.
+    rng = np.random.default_rng(size)
+    distinct = rng.standard_normal((3, 37)).astype(dtype)
+    which = rng.integers(0, 3, size)
+    query = rng.standard_normal((4, 37)).astype(dtype)
+    gallery_ids = rng.integers(0, 4, size)
+    result = evaluate(query, distinct[which], np.arange(4), gallery_ids, metric=metric)
+    for q in range(4):
+        a, b = query[q].astype(np.float64), distinct.astype(np.float64)
+        distance = -(b @ a) / np.linalg.norm(b, axis=1) if metric == "cosine" else ((b - a) ** 2).sum(1)
+        ranked = gallery_ids[np.argsort(distance[which], kind="stable")] == q
+        first = int(ranked.argmax()) if ranked.any() else -1
+        assert result.first_match_rank[q] == first
+        hits = np.flatnonzero(ranked)
+        if len(hits):
+            assert result.average_precision[q] == pytest.approx((np.arange(1, len(hits) + 1) / (hits + 1)).mean())
+
+
 def test_memory_is_that_of_a_strip() -> None:
     memory, _ = run_program(1, 2000, 30000)
     assert memory < 0.5 * (4 * 2000 * 30000)

@@ -103,6 +103,33 @@ def test_diagonal_is_zero_and_its_gradient_too(metric: str, device: str) -> None
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("metric", METRICS)
+def test_diagonal_of_rows_that_have_no_distance(metric: str, device: str) -> None:
+    x = torch.ones(4, 8, device=device)
+    x[1, 3], x[2, 5] = torch.nan, torch.inf
+    x[3] = 0
+    diagonal = ops.pairwise_distance(x, metric=metric).diagonal().cpu()
+    torch.testing.assert_close(
+        diagonal, torch.tensor([0, torch.nan, torch.nan, float(metric == "cosine")]), equal_nan=True
+    )
+    torch.testing.assert_close(
+        reference.pairwise_distance(x, metric=metric).diagonal().cpu(), diagonal, equal_nan=True, atol=1e-6, rtol=0
+    )
+
+
+def test_gradient_at_a_row_without_direction() -> None:
+    x, y = torch.randn(3, 5, dtype=torch.float64), torch.randn(2, 5, dtype=torch.float64)
+    x[0] = y[1] = 0
+    ours = gradients(lambda a, b: ops.pairwise_distance(a, b, metric="cosine"), x, y)
+    for a, b in zip(
+        ours, gradients(lambda a, b: reference.pairwise_distance(a, b, metric="cosine"), x, y), strict=True
+    ):
+        assert_close(a, b, torch.float64)
+    assert not ours[0][0].any()
+    assert not ours[1][1].any()
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_zero_rows_have_no_direction(device: str) -> None:
     x = torch.tensor([[0.0, 0.0], [3.0, 4.0]], device=device, requires_grad=True)
     y = torch.tensor([[1.0, 0.0], [0.0, 0.0]], device=device)

@@ -1,0 +1,20 @@
+// One step of the row hash, shared by both backends; their hashes need not agree.
+#pragma once
+#include <cstdint>
+
+#ifdef __CUDACC__
+#define PYREID_HOST_DEVICE __host__ __device__
+#else
+#define PYREID_HOST_DEVICE
+#endif
+
+namespace pyreid {
+
+inline constexpr uint64_t kHashPrime = 0x9e3779b97f4a7c15u;  // 2^64 divided by the golden ratio, odd
+
+PYREID_HOST_DEVICE inline uint64_t hash_step(uint64_t hash, uint64_t word) {
+  hash = (hash ^ word) * kHashPrime;
+  return hash ^ (hash >> 29);  // the product moves bits up only; this brings them down
+}
+
+}  // namespace pyreid
