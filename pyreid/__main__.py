@@ -1,6 +1,13 @@
-"""``python -m pyreid`` prints versions, compiled libraries, CPU features and devices."""
+"""``python -m pyreid`` prints versions, libraries, CPU features and devices; with arguments it is ``pyreid``."""
 
-from pyreid._build_info import info
+import sys
 
 if __name__ == "__main__":
-    print(info())
+    if len(sys.argv) > 1:
+        from pyreid.cli.main import main
+
+        main()
+    else:
+        from pyreid._build_info import info
+
+        print(info())

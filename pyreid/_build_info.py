@@ -67,6 +67,13 @@ class BuildInfo:
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
+def _isa_note(limit: str) -> str:
+    if not limit:
+        return ""
+    known = limit in ("baseline", "avx2", "avx512")
+    return f" (PYREID_CPU_ISA={limit}" + (")" if known else " is unknown and has no effect)")
+
+
 def _devices() -> tuple[str, ...]:
     if not torch.cuda.is_available():
         return ()
@@ -107,7 +114,7 @@ def info() -> BuildInfo:
         cuda_library=cuda_library,
         cuda_compiler=cuda_compiler,
         cuda_architectures=architectures,
-        cpu_isa=isa + (" (PYREID_CPU_ISA is set)" if os.environ.get("PYREID_CPU_ISA") else ""),
+        cpu_isa=isa + _isa_note(os.environ.get("PYREID_CPU_ISA", "")),
         threads=torch.get_num_threads(),
         devices=_devices(),
         packages={name: _package_version(name) for name in _OPTIONAL},

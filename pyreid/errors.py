@@ -18,6 +18,12 @@ class MissingDependencyError(PyreidError, ImportError):
 class DatasetError(PyreidError, ValueError):
     """A data set on disk is incomplete or inconsistent; the message names the file or folder."""
 
+    def __init__(self, message: str) -> None:
+        # A DataLoader raises the error of its worker anew, with the worker's traceback as the message.
+        if message.startswith("Caught DatasetError in DataLoader worker"):
+            message = message.rpartition("DatasetError: ")[2].strip()
+        super().__init__(message)
+
 
 class RecipeError(PyreidError, ValueError):
     """A recipe or an override is wrong; the message names the key and what was expected."""

@@ -55,8 +55,8 @@ def evaluate(
         raise typer.BadParameter(f"--save-features: {save_features} does not end in .npz")
     chosen = {"metric": metric, "ap": ap, "no_match": no_match, "max_rank": max_rank}
     options = {key: value for key, value in chosen.items() if value is not None}
-    if json is not None:
-        json.parent.mkdir(parents=True, exist_ok=True)  # now, not after an hour of work
+    if device is not None:
+        _check_device(device)
     if recipe is not None:
         result = _evaluate_recipe(recipe, overrides or [], weights, options, device, save_features)
     else:
@@ -65,6 +65,17 @@ def evaluate(
     print(result.summary())
     if json is not None:
         result.save(json)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise typer.BadParameter(f"--device: expected cpu, cuda or cuda:N, got {device}") from error
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+        raise ValueError(f"--device: {device} is not available here")
 
 
 def _evaluate_recipe(
@@ -134,9 +145,11 @@ def _evaluate_file(path: Path, options: dict[str, Any], device: str | None) -> E
     expected = (
         f"expected a .npz file with the arrays {', '.join(REQUIRED)} and, to filter by camera, {', '.join(CAMERAS)}"
     )
+    if path.suffix != ".npz":
+        raise ValueError(f"--features {path}: {expected}")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files} if hasattr(archive, "files") else {}
+            arrays = {key: archive[key] for key in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
         raise ValueError(f"--features {path}: cannot be read ({error}); {expected}") from error
     missing = [key for key in REQUIRED if key not in arrays]

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
+from typing import Annotated
 
 import typer
 
+import pyreid
 from pyreid.cli import check, demo, evaluate, info, models, recipes, synth, train
 from pyreid.errors import PyreidError
 
@@ -31,19 +34,41 @@ app.command("recipes")(recipes.recipes)
 app.command("info")(info.info)
 
 
+INTERRUPTED = 130
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(pyreid.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+def _one_line(message: Warning | str, *_: object, **__: object) -> str:
+    return f"pyreid: warning: {' '.join(str(message).split())}\n"
+
+
 def main() -> None:
     """Entry point. Exit codes: 0 success, 1 the work failed, 2 the command line is wrong."""
+    warnings.formatwarning = _one_line
     try:
         app()
+    except SystemExit as done:
+        if done.code == INTERRUPTED:  # Typer turns Ctrl-C into an exit
+            print("pyreid: interrupted; a training run continues with --resume", file=sys.stderr)
+        raise
     except (PyreidError, ValueError, TypeError, OSError) as error:
         if os.environ.get("PYREID_TRACEBACK"):
             raise
         message = " ".join(str(error).split()) or type(error).__name__
         print(f"pyreid: error: {message}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("pyreid: interrupted", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

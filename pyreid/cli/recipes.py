@@ -34,7 +34,9 @@ def recipes(
         raise ValueError(f"no recipe found (folders searched: {folders})")
     table = Table(caption="mAP and rank-1 in percent, as the paper reports them")
     for heading in ("recipe", "model", "data set", "mAP", "rank-1", "paper"):
-        table.add_column(heading, justify="right" if heading in ("mAP", "rank-1") else "left")
+        table.add_column(
+            heading, justify="right" if heading in ("mAP", "rank-1") else "left", no_wrap=heading == "recipe"
+        )
     for item in names:
         recipe = load_recipe(item)
         paper = recipe.paper

@@ -29,14 +29,21 @@ class RandomIdentitySampler(Sampler[list[SampleKey]]):
         seed: non-negative seed of all epochs.
 
     Raises:
+        TypeError: a size, the seed or a label is not an integer.
         ValueError: a size is not positive, the seed is negative, or there are fewer identities than ``num_ids``.
     """
 
     def __init__(self, labels: Sequence[int], *, num_ids: int, num_instances: int, seed: int = 0) -> None:
+        for name, number in (("num_ids", num_ids), ("num_instances", num_instances), ("seed", seed)):
+            if not isinstance(number, int | np.integer):
+                raise TypeError(f"{name} must be an integer, got {number!r}")
         for name, value, least in (("num_ids", num_ids, 1), ("num_instances", num_instances, 1), ("seed", seed, 0)):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
-        array = np.asarray(labels, dtype=np.int64)
+        array = np.asarray(labels)
+        if array.size and array.dtype.kind not in "iu":
+            raise TypeError(f"labels must be integers, got {array.dtype}")
+        array = array.astype(np.int64)
         if array.ndim != 1:
             raise ValueError(f"labels must be a flat sequence of integers, got shape {array.shape}")
         identities = np.unique(array)

@@ -46,16 +46,17 @@ def evaluate(
     """Rank the gallery for every query and compute CMC, mAP and mINP.
 
     The ranks are exact: those of a stable sort by (distance, gallery index). They are found by counting, for each
-    positive, the gallery images that come before it in a strip of inner products. Memory is that of one strip: 64 MiB,
-    or 128 queries if they need more (on CUDA 1 GiB).
+    positive, the gallery images that come before it in a strip of inner products. Memory is that of one strip, 64 MiB,
+    or of 32 queries if they need more (on CUDA 1 GiB), and 8 bytes for each pair of a query and a gallery image of its
+    identity.
 
     For a query, gallery images of its identity from its own camera are junk and left out; so are images with identity
     -1 for all queries. Identity 0 is an identity like any other.
 
     Distances are compared as ``|g|^2 / 2 - q.g`` (Euclidean, squared or not: the order is the same) or ``-q.g / |g|``
     (cosine; a row of zeros has similarity 0 with everything), computed in float32, or in float64 if either side is
-    float64. Distances that differ by less than the rounding of an inner product may change places, as in any
-    computation; features that lie close together far from the origin need float64.
+    float64. Equal gallery rows are at equal distances. Others that differ by less than the rounding of an inner product
+    may change places, as in any computation; features that lie close together far from the origin need float64.
 
     Args:
         query: (Q, D) features, float16, bfloat16, float32 or float64: a torch tensor, a NumPy array (also

@@ -22,6 +22,8 @@ def as_features(name: str, features: Any) -> Tensor:
         ValueError: if they are not 2-D or empty.
     """
     tensor = as_tensor(name, features)
+    if tensor.layout != torch.strided or tensor.device.type == "meta":
+        raise TypeError(f"{name}: expected a dense tensor with values, got {tensor.layout} on {tensor.device}")
     if tensor.dtype not in FLOAT_TYPES:
         raise TypeError(f"{name}: expected float16, bfloat16, float32 or float64, got {tensor.dtype}")
     if tensor.dim() != 2 or 0 in tensor.shape:
@@ -80,7 +82,10 @@ def as_max_rank(max_rank: object) -> int:
 def choose_device(query: Tensor, gallery: Tensor, device: torch.device | str | None) -> torch.device:
     """Where to compute: as asked, else on the accelerator that holds features, else on the CPU."""
     if device is not None:
-        chosen = torch.device(device)
+        try:
+            chosen = torch.device(device)
+        except RuntimeError as error:
+            raise ValueError(f"device: expected for example 'cpu' or 'cuda:0', got {device!r}") from error
         if chosen.type not in ("cpu", "cuda"):
             raise ValueError(f"device: expected a CPU or CUDA device, got '{chosen}'")
         if chosen.type == "cuda" and not torch.cuda.is_available():

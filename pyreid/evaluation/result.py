@@ -15,7 +15,7 @@ from pyreid._files import write_json
 _SUMMARY_RANKS = (1, 5, 10, 20)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class EvaluationResult:
     """Metrics of an evaluation as fractions between 0 and 1, and what they were computed from.
 
@@ -49,6 +49,12 @@ class EvaluationResult:
     num_skipped: int
     settings: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return (
+            f"EvaluationResult(map={self.map:.4f}, rank1={self.rank(1):.4f}, minp={self.minp:.4f}, "
+            f"num_queries={self.num_queries}, num_skipped={self.num_skipped})"
+        )
+
     def rank(self, k: int) -> float:
         """Fraction of queries with a positive among the first ``k`` images; k counts from 1 and may pass max_rank."""
         if k < 1:
@@ -60,9 +66,10 @@ class EvaluationResult:
     def summary(self) -> str:
         """A small table for people, metrics in per cent."""
         unmatched = "counted as 0" if self.settings["no_match"] == "zero" else "skipped"
+        junk = f" ({self.settings['num_junk']} junk images removed)" if self.settings["num_junk"] else ""
         rows = [
             ("queries", f"{self.num_queries} ({self.num_skipped} without a match, {unmatched})"),
-            ("gallery", f"{self.settings['num_gallery']} ({self.settings['num_junk']} junk images removed)"),
+            ("gallery", f"{self.settings['num_gallery']}{junk}"),
             ("metric", f"{self.settings['metric']}, {self.settings['ap']} AP"),
             ("mAP", f"{100 * self.map:.2f} %"),
             ("mINP", f"{100 * self.minp:.2f} %"),

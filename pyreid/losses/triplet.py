@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from typing import Literal, get_args
-
 from torch import Tensor, nn
 
 from pyreid import ops
-
-Reduction = Literal["mean", "sum", "none"]
+from pyreid.ops._register import Reduction, check_choice, check_margin
 
 
 def check_triplet_options(margin: float | None, reduction: str) -> None:
-    """Raise ``ValueError`` unless the margin is None or finite and not negative, and the reduction is known."""
-    if margin is not None and not (math.isfinite(margin) and margin >= 0):
+    """Raise unless the margin is None or finite and not negative, and the reduction is known."""
+    check_margin(margin)
+    if margin is not None and margin < 0:
         raise ValueError(f"margin: got {margin}, expected a number >= 0, or None for the soft margin")
-    if reduction not in get_args(Reduction):
-        raise ValueError(f"reduction: got {reduction!r}, expected one of {', '.join(map(repr, get_args(Reduction)))}")
+    check_choice("reduction", reduction, Reduction)
 
 
 class BatchHardTripletLoss(nn.Module):

@@ -71,6 +71,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], *, part: Part |
     """
     path = Path(path)
     tensors, ignored = _unwrap(read_state_dict(path), set(model.state_dict()))
+    _check_values(tensors, path)
     if part is None:
         part = _detect_part(model, tensors)
     return _load(model, tensors, ignored, path=path, part=part, source=str(path))
@@ -114,8 +115,18 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling a foreign or damaged file can raise anything
-        raise WeightsError(f"weights: {path} cannot be read as plain tensors: {_first_line(error)}") from error
+        # torch's own message proposes to load without safety, which is no advice for a damaged file
+        raise WeightsError(f"weights: {path} is damaged, cut off, or holds more than plain tensors") from error
     return _find_state_dict(content, path)
+
+
+def _check_values(state: Mapping[str, Tensor], path: Path) -> None:
+    """Raise unless all values are real and finite: NaN would go through training unseen."""
+    for name, value in state.items():
+        if value.is_complex():
+            raise WeightsError(f"weights: {path} holds complex numbers in {name}, expected real ones")
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise WeightsError(f"weights: {path} holds NaN or infinite values in {name}")
 
 
 def _find_state_dict(content: Any, path: Path) -> dict[str, Tensor]:

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def plot_training(
-    history: Sequence[Mapping[str, Any]], *, title: str = "", untrained_map: float | None = None
+    history: Sequence[Mapping[str, Any]], *, title: str = "", untrained: tuple[float, float] | None = None
 ) -> Figure:
     """Draw the loss and its terms on the left, mAP and rank-1 on the right, over epochs.
 
     Args:
         history: rows of ``metrics.csv``, as in ``TrainingResult.history``.
         title: written above.
-        untrained_map: mAP before training, in 0..1; drawn at epoch 0.
+        untrained: mAP and rank-1 before training, in 0..1; drawn at epoch 0.
 
     Raises:
         ValueError: if ``history`` is empty.
@@ -43,13 +43,11 @@ def plot_training(
     left.legend()
 
     evaluated = [row for row in history if row.get("mAP") is not None]
-    maps = [(row["epoch"], 100 * row["mAP"]) for row in evaluated]
-    if untrained_map is not None:
-        maps.insert(0, (0, 100 * untrained_map))
-    right.plot(*zip(*maps, strict=True), marker="o", label="mAP")
-    right.plot(
-        [row["epoch"] for row in evaluated], [100 * row["rank1"] for row in evaluated], marker="s", label="rank-1"
-    )
+    for column, (key, label, marker) in enumerate((("mAP", "mAP", "o"), ("rank1", "rank-1", "s"))):
+        points = [(row["epoch"], 100 * row[key]) for row in evaluated]
+        if untrained is not None:
+            points.insert(0, (0, 100 * untrained[column]))
+        right.plot(*zip(*points, strict=True), marker=marker, label=label)
     right.set(xlabel="epoch", ylabel="%", ylim=(0, 100))
     right.legend()
     for axes in (left, right):

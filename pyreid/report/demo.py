@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pyreid.data import ImageRecord, ReIDDataset
     from pyreid.evaluation import EvaluationResult
     from pyreid.models.base import ReIDModel
+    from pyreid.ops._register import Metric
     from pyreid.training import Recipe
     from pyreid.training.features import TestFeatures
 
@@ -62,12 +63,15 @@ def _write_report(
     history: Sequence[dict[str, Any]],
     before: tuple[EvaluationResult, TestFeatures],
     after: tuple[EvaluationResult, TestFeatures],
+    metric: Metric,
     metrics: dict[str, Any],
 ) -> None:
     """Draw everything in a folder beside ``output`` first; other files in ``output`` stay."""
     output.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    plot_training(history, title="pyreid demo", untrained_map=before[0].map).savefig(partial / "curves.png", dpi=120)
+    plot_training(history, title="pyreid demo", untrained=(before[0].map, before[0].rank(1))).savefig(
+        partial / "curves.png", dpi=120
+    )
     # the same queries in both sheets, from the easiest to the hardest for the trained model
     order = np.argsort(-after[0].average_precision, kind="stable")
     order = order[after[0].first_match_rank[order] >= 0]
@@ -79,8 +83,10 @@ def _write_report(
             f"AP {100 * result.average_precision[i]:.0f} %, first right one at rank {result.first_match_rank[i] + 1}"
             for i in chosen
         ]
-        lists = make_rank_lists(dataset.query, gallery, features.query, features.gallery, chosen=chosen, titles=titles)
-        draw_rank_lists(lists).save(partial / f"ranks_{name}.png")
+        lists = make_rank_lists(
+            dataset.query, gallery, features.query, features.gallery, chosen=chosen, titles=titles, metric=metric
+        )
+        draw_rank_lists(lists, title=f"{name} model").save(partial / f"ranks_{name}.png")
     write_json(partial / "metrics.json", metrics)
     for path in partial.iterdir():
         path.replace(output / path.name)
@@ -149,7 +155,15 @@ def run_demo(
         "untrained": _scores(before),
         "trained": _scores(after),
     }
-    _write_report(output, dataset, run.history, (before, before_features), (after, after_features), metrics)
+    _write_report(
+        output,
+        dataset,
+        run.history,
+        (before, before_features),
+        (after, after_features),
+        settings.evaluation.metric,
+        metrics,
+    )
     console.print(_comparison(before, after))
     console.print(f"The report is in {output}: metrics.json, curves.png, ranks_untrained.png, ranks_trained.png")
     return metrics

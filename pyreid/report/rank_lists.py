@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from pyreid import ops
 
@@ -98,12 +98,13 @@ def _tile(record: ImageRecord, colour: tuple[int, int, int], cell: tuple[int, in
     return ImageOps.expand(picture, border=_FRAME, fill=colour)
 
 
-def draw_rank_lists(lists: Sequence[RankList], *, cell: tuple[int, int] = (128, 64)) -> Image.Image:
-    """Draw rank lists as one sheet: a row per query, the query in a grey frame at the left.
+def draw_rank_lists(lists: Sequence[RankList], *, cell: tuple[int, int] = (128, 64), title: str = "") -> Image.Image:
+    """Draw rank lists as one sheet: a row per query, the query in a grey frame at the left, ranks over the columns.
 
     Args:
         lists: from :func:`make_rank_lists`.
         cell: (height, width) of each image in pixels; images keep their aspect ratio.
+        title: written over the sheet.
 
     Raises:
         ValueError: if ``lists`` is empty.
@@ -113,15 +114,25 @@ def draw_rank_lists(lists: Sequence[RankList], *, cell: tuple[int, int] = (128, 
     height, width = cell[0] + 2 * _FRAME, cell[1] + 2 * _FRAME
     columns = 1 + max(len(item.gallery) for item in lists)
     row_height = height + _TEXT + _GAP
-    sheet_size = (columns * (width + _GAP) + 3 * _GAP, len(lists) * row_height + _GAP)
+    header = 2 * _TEXT + _GAP if title else _TEXT + _GAP
+    sheet_size = (columns * (width + _GAP) + 3 * _GAP, header + len(lists) * row_height + _GAP)
     sheet = Image.new("RGB", sheet_size, (255, 255, 255))
     pen = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=_TEXT - 4)
+
+    def left_of(column: int) -> int:
+        return _GAP if column == 0 else 3 * _GAP + column * (width + _GAP)  # a wider gap sets the query apart
+
+    if title:
+        pen.text((_GAP, _GAP // 2), title, fill=(0, 0, 0), font=font)
+    for column in range(columns):
+        heading = "query" if column == 0 else str(column)
+        pen.text((left_of(column) + width // 2, header - _TEXT), heading, fill=QUERY, font=font, anchor="ma")
     for row, item in enumerate(lists):
-        top = _GAP + row * row_height
-        pen.text((_GAP, top), item.title or f"identity {item.query.pid}, camera {item.query.camid + 1}", fill=(0, 0, 0))
-        sheet.paste(_tile(item.query, QUERY, cell), (_GAP, top + _TEXT))
+        top = header + row * row_height
+        label = item.title or f"identity {item.query.pid}, camera {item.query.camid + 1}"
+        pen.text((_GAP, top), label, fill=(0, 0, 0), font=font)
+        sheet.paste(_tile(item.query, QUERY, cell), (left_of(0), top + _TEXT))
         for column, (record, right) in enumerate(zip(item.gallery, item.right, strict=True), start=1):
-            # a wider gap sets the query apart
-            left = 3 * _GAP + column * (width + _GAP)
-            sheet.paste(_tile(record, RIGHT if right else WRONG, cell), (left, top + _TEXT))
+            sheet.paste(_tile(record, RIGHT if right else WRONG, cell), (left_of(column), top + _TEXT))
     return sheet

@@ -105,6 +105,7 @@ def train(
     check_losses(model, data, recipe, num_classes=num_classes)
     if overwrite:
         folder.clear()
+    folder.remove_leftovers()
     write_text(folder.recipe, dump_recipe(recipe))
 
     facts = {"num_classes": num_classes, "fingerprint": fingerprint(dataset)}

@@ -34,12 +34,18 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
     return "; ".join(shown[:_SHOWN]) + more
 
 
-def suggest(word: str, known: Sequence[str]) -> str:
-    """``"; did you mean 'x'?"`` for the closest of ``known``, or all of them when none is close."""
+def suggest(word: str, known: Sequence[str], *, prefix: str = "") -> str:
+    """``"; did you mean 'x'?"`` for the closest of ``known``, or all of them when none is close.
+
+    Args:
+        word: what was given.
+        known: what there is.
+        prefix: put before a suggestion, so that it can be pasted.
+    """
     close = difflib.get_close_matches(word, known, n=2, cutoff=0.6)
     close = close or [name for name in known if len(word) > 2 and word in name]
     if close:
-        return "; did you mean " + " or ".join(repr(name) for name in close) + "?"
+        return "; did you mean " + " or ".join(repr(prefix + name) for name in close) + "?"
     return f"; expected one of {', '.join(known)}" if known else ""
 
 
@@ -49,7 +55,7 @@ def _describe_one(item: dict[str, Any], model: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in path)
     if kind == "extra_forbidden":
         known = sorted({name for owner in owners for name in owner.model_fields})
-        hint = suggest(str(path[-1]), known)
+        hint = suggest(str(path[-1]), known, prefix="".join(f"{part}." for part in path[:-1]))
         return f"unknown key '{key}' (value {_show(value)}){hint}"
     if kind == "missing":
         return f"'{key}' is missing"

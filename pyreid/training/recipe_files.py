@@ -183,8 +183,9 @@ def _read_with_bases(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
 
 def _find_base(base: str, path: Path) -> Path:
     for folder in (path.parent, *recipe_dirs()):
-        if (folder / base).is_file():
-            return folder / base
+        for name in (base, f"{base}.yaml"):
+            if (folder / name).is_file():
+                return folder / name
     raise RecipeError(f"recipe {path}: base {base!r} is neither beside it nor in a folder of recipes")
 
 

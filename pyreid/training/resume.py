@@ -40,7 +40,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise TrainingError(f"checkpoint {path}: cannot be read: {' '.join(str(error).split())[:200]}") from error
+        # torch's own message proposes to load without safety, which is no advice for a damaged file
+        raise TrainingError(f"checkpoint {path}: damaged, cut off, or no checkpoint at all") from error
     if not isinstance(checkpoint, dict) or "pyreid" not in checkpoint or "state_dict" not in checkpoint:
         raise TrainingError(f"checkpoint {path}: not a checkpoint of `pyreid train` (for bare weights use --weights)")
     return checkpoint

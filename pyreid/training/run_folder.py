@@ -91,9 +91,16 @@ class RunFolder:
             )
         if not resume and not overwrite and self.holds_a_run():
             raise TrainingError(
-                f"output {self.root}: holds a run already; choose another folder, continue it with --resume, "
-                "or replace it with --overwrite"
+                f"output {self.root}: holds a run already; choose another folder, "
+                + ("continue it with --resume, " if self.last_checkpoint.is_file() else "")
+                + "or replace it with --overwrite"
             )
+
+    def remove_leftovers(self) -> None:
+        """Delete the temporary files of a run that was killed while it wrote a checkpoint."""
+        for name in (self.last_checkpoint.name, self.best_checkpoint.name):
+            for path in self.checkpoints.glob(f".{name}.*"):
+                path.unlink()
 
     def clear(self) -> None:
         """Delete what a run wrote, and nothing else."""

@@ -141,3 +141,15 @@ def test_no_labels_and_negative_epoch() -> None:
         RandomIdentitySampler([], num_ids=1, num_instances=1)
     with pytest.raises(ValueError, match="epoch must be at least 0"):
         RandomIdentitySampler([0], num_ids=1, num_instances=1).set_epoch(-1)
+
+
+@pytest.mark.parametrize(
+    ("labels", "sizes", "match"),
+    [
+        ([0.2, 0.9, 1.1], {"num_ids": 1, "num_instances": 1}, "labels must be integers"),
+        ([0, 1], {"num_ids": 1, "num_instances": 2.5}, "num_instances must be an integer"),
+    ],
+)
+def test_fractions_are_refused(labels: list[float], sizes: dict[str, int], match: str) -> None:
+    with pytest.raises(TypeError, match=match):
+        RandomIdentitySampler(labels, **sizes)  # type: ignore[arg-type]

@@ -92,7 +92,7 @@ def test_the_margin_ends_the_gradient_and_the_soft_margin_does_not() -> None:
 @pytest.mark.parametrize("kind", [BatchHardTripletLoss, BatchSoftTripletLoss])
 def test_wrong_options(kind: type[nn.Module]) -> None:
     for margin in (-0.1, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match=r"margin: got .*, expected a number >= 0, or None for the soft margin"):
+        with pytest.raises(ValueError, match=r"margin: .*expected a .*number.*, or None for the soft margin"):
             kind(margin)
     with pytest.raises(ValueError, match="reduction: got 'max', expected one of 'mean', 'sum', 'none'"):
         kind(reduction="max")

@@ -186,14 +186,16 @@ def test_unreadable_files(tmp_path: Path) -> None:
     assert "ends in '.onnx', expected one of .pt, .pth, .ckpt, .safetensors" in message(tmp_path / "a.onnx")
     for name in ("a.pt", "b.safetensors"):
         (tmp_path / name).write_bytes(b"not weights at all")
-    assert f"{tmp_path / 'a.pt'} cannot be read as plain tensors" in message(tmp_path / "a.pt")
+    assert f"{tmp_path / 'a.pt'} is damaged, cut off, or holds more than plain tensors" in message(tmp_path / "a.pt")
     assert "is not a readable safetensors file" in message(tmp_path / "b.safetensors")
     assert "holds an object of type Tensor" in message(save(torch.zeros(2), tmp_path / "tensor.pt"))
     assert "holds a mapping with the keys epoch, lr, expected" in message(
         save({"epoch": 1, "lr": 0.1}, tmp_path / "log.pt")
     )
     # a pickled object is code, which weights_only refuses
-    assert "cannot be read as plain tensors" in message(save({"model": nn.Linear(1, 1)}, tmp_path / "object.pt"))
+    assert "is damaged, cut off, or holds more than plain tensors" in message(
+        save({"model": nn.Linear(1, 1)}, tmp_path / "object.pt")
+    )
 
 
 def test_safetensors_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,3 +218,14 @@ def test_safetensors_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         MissingDependencyError, match=r"safetensors cannot be imported .* pip install 'pyreid\[train\]'"
     ):
         create_model("rmnet", weights=path)
+
+
+@pytest.mark.parametrize(("value", "match"), [(torch.nan, "NaN or infinite values"), (1j, "complex numbers")])
+def test_values_that_are_no_weights(value: complex, match: str, tmp_path: Path) -> None:
+    model = create_model("rmnet")
+    state = model.state_dict()
+    name = next(key for key, tensor in state.items() if tensor.is_floating_point())
+    state[name] = state[name] + torch.tensor(value)
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match=match):
+        load_weights(create_model("rmnet"), tmp_path / "w.pt")

@@ -21,14 +21,14 @@ HISTORY = [
 
 
 def test_curves_hold_the_numbers() -> None:
-    figure = plot_training(HISTORY, title="run", untrained_map=0.1)
+    figure = plot_training(HISTORY, title="run", untrained=(0.1, 0.05))
     left, right = figure.axes
     lines = {line.get_label(): line for line in (*left.get_lines(), *right.get_lines())}
     assert list(lines["loss"].get_ydata()) == [3.0, 2.0]
     assert list(lines["triplet"].get_ydata()) == [1.0, 0.5]
     assert list(lines["mAP"].get_xdata()) == [0, 2]
     assert list(lines["mAP"].get_ydata()) == [10.0, 40.0]
-    assert list(lines["rank-1"].get_ydata()) == [50.0]
+    assert list(lines["rank-1"].get_ydata()) == [5.0, 50.0]
     assert "grad_norm" not in lines
 
 

@@ -407,3 +407,23 @@ def test_a_folder_with_a_run_is_not_overwritten_unless_asked(make_recipe: MakeRe
     assert (folder / "metrics.csv").read_bytes() != before
     assert len(list((folder / "tensorboard").glob("events*"))) == 1
     assert (folder / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_is_one_line(recipe_file: Path, tmp_path: Path, workers: int) -> None:
+    root = write_market(tmp_path / "market")
+    broken = sorted(root.rglob("bounding_box_train/*.jpg"))[-1]
+    broken.write_bytes(broken.read_bytes()[:200])
+    recipe = load_recipe(recipe_file, [f"data.root={root}", f"data.workers={workers}"])
+    with pytest.raises(DatasetError) as caught:
+        run(recipe, tmp_path / "run")
+    assert str(caught.value).startswith(f"{broken}: cannot be read as an image")
+    assert "Traceback" not in str(caught.value)
+
+
+def test_leftovers_of_a_killed_run_are_removed(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    leftover = tmp_path / "run/checkpoints/.last.ckpt.ab12.ckpt"
+    run(make_recipe(), tmp_path / "run")
+    leftover.write_bytes(b"half")
+    run(make_recipe(), tmp_path / "run", resume=True)
+    assert not leftover.exists()
