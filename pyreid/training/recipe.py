@@ -299,7 +299,7 @@ class Recipe(Settings):
         warmup = self.schedule.warmup
         if warmup is not None and self.schedule.decay.type == "cosine" and warmup.epochs >= self.trainer.epochs:
             raise ValueError(
-                f"schedule.warmup.epochs is {warmup.epochs}, which leaves no epoch for the cosine (schedule.warmup=null for none): "
-                f"trainer.epochs is {self.trainer.epochs}"
+                f"schedule.warmup.epochs is {warmup.epochs}, which leaves no epoch for the cosine: "
+                f"trainer.epochs is {self.trainer.epochs} (schedule.warmup=null trains without)"
             )
         return self
