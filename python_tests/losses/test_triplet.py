@@ -94,7 +94,7 @@ def test_wrong_options(kind: type[nn.Module]) -> None:
     for margin in (-0.1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=r"margin: .*expected a .*number.*, or None for the soft margin"):
             kind(margin)
-    with pytest.raises(ValueError, match="reduction: got 'max', expected one of 'mean', 'sum', 'none'"):
+    with pytest.raises(ValueError, match="reduction: expected one of 'mean', 'sum', 'none', got 'max'"):
         kind(reduction="max")
 
 

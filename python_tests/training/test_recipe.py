@@ -119,7 +119,7 @@ def test_a_new_type_drops_the_old_types_keys_whatever_the_order(make_recipe: Cal
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("optimizer.lrr=0.1", r"unknown key 'optimizer\.lrr' \(value 0\.1\); did you mean 'lr'\?"),
+        ("optimizer.lrr=0.1", r"unknown key 'optimizer\.lrr' \(value 0\.1\); did you mean 'optimizer\.lr'\?"),
         ("optimiser.lr=1", r"unknown key 'optimiser'.*did you mean 'optimizer'\?"),
         ("optimizer.lr=abc", r"'optimizer\.lr' is 'abc'; expected a number"),
         ("optimizer.lr=-1", r"'optimizer\.lr' is -1; expected a number greater than 0"),
