@@ -6,6 +6,7 @@ machine's load or clock meets all of them alike. Medians are compared, and the q
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import statistics
@@ -179,3 +180,18 @@ def write_results(path: Path | str, rows: Sequence[Row]) -> None:
     merged = {tuple(row[key] for key in ROW_KEY): row for row in [*kept, *rows]}
     ordered = sorted(merged.values(), key=lambda row: tuple(str(row[key]) for key in ROW_KEY))
     write_json(path, ordered)
+
+
+def make_parser(description: str | None, *, repeats: int) -> argparse.ArgumentParser:
+    """The options that every benchmark has: device, repeats and the results file."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--out", type=Path, help="results file; default: benchmarks/results/<device>.json")
+    return parser
+
+
+def report(rows: Sequence[Row], args: argparse.Namespace) -> None:
+    """Print the rows and write them to the results file."""
+    print_table(rows)
+    write_results(args.out or results_path(args.device), rows)

@@ -7,7 +7,6 @@ python -m benchmarks.bench_evaluate --peers DIR  # takes their files from a fold
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks._peers import Evaluator, load_peers
-from benchmarks._timing import DeviceType, Row, print_table, result_row, results_path, time_interleaved, write_results
+from benchmarks._timing import DeviceType, Row, make_parser, report, result_row, time_interleaved
 from pyreid.evaluation import evaluate, evaluate_rank
 
 QUERIES, GALLERY, IDENTITIES, CAMERAS, DISTRACTORS = 3368, 15913, 751, 6, 0.15
@@ -118,13 +117,10 @@ def bench_matrix(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser = make_parser(__doc__, repeats=7)
     parser.add_argument("--dim", type=int, default=2048, help="columns of the features")
-    parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--peers", type=Path, help="folder with the peers' files from PyPI; default: fetch them")
     parser.add_argument("--no-python-peer", action="store_true", help="leave out torchreid's, which takes a minute")
-    parser.add_argument("--out", type=Path, help="results file; default: benchmarks/results/<device>.json")
     args = parser.parse_args()
 
     query, gallery, labels = synthetic_features(QUERIES, GALLERY, args.dim)
@@ -135,8 +131,7 @@ def main() -> None:
         if args.no_python_peer:
             peers = {name: peer for name, peer in peers.items() if "Python" not in name}
         rows += bench_matrix(distances, labels, peers, args.repeats)
-    print_table(rows)
-    write_results(args.out or results_path(args.device), rows)
+    report(rows, args)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,12 @@ python -m benchmarks.bench_gem_pool --device cuda --out benchmarks/results/h200.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks._timing import DeviceType, Row, print_table, result_row, results_path, time_interleaved, write_results
+from benchmarks._timing import DeviceType, Row, make_parser, report, result_row, time_interleaved
 from pyreid import ops
 
 SHAPE = (64, 2048, 16, 8)  # the last feature map of a ResNet-50 with stride 1, for images of 256 x 128
@@ -86,14 +84,10 @@ def measure(device: DeviceType, repeats: int) -> list[Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--out", type=Path, help="results file; default: benchmarks/results/<device>.json")
+    parser = make_parser(__doc__, repeats=20)
     args = parser.parse_args()
     rows = measure(args.device, args.repeats)
-    print_table(rows)
-    write_results(args.out or results_path(args.device), rows)
+    report(rows, args)
 
 
 if __name__ == "__main__":

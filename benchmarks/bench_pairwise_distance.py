@@ -5,14 +5,12 @@ python -m benchmarks.bench_pairwise_distance [--device cuda] [--out FILE]
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks._timing import Row, print_table, result_row, results_path, time_interleaved, write_results
+from benchmarks._timing import Row, make_parser, report, result_row, time_interleaved
 from pyreid import ops
 
 CASES = [(72, 72, 2048), (256, 256, 2048), (1024, 1024, 512), (2048, 4096, 256)]
@@ -31,10 +29,7 @@ def step(function: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--out", type=Path, help="results file; default: benchmarks/results/<device>.json")
+    parser = make_parser(__doc__, repeats=20)
     args = parser.parse_args()
     rows: list[Row] = []
     for n, m, d in CASES:
@@ -63,8 +58,7 @@ def main() -> None:
             )
             for name in peers
         ]
-    print_table(rows)
-    write_results(args.out or results_path(args.device), rows)
+    report(rows, args)
 
 
 if __name__ == "__main__":

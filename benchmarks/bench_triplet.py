@@ -6,15 +6,13 @@ python -m benchmarks.bench_triplet --device cuda --out benchmarks/results/h200.j
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks._timing import DeviceType, Row, print_table, result_row, results_path, time_interleaved, write_results
+from benchmarks._timing import DeviceType, Row, make_parser, report, result_row, time_interleaved
 from pyreid import ops
 
 CASES = ((72, 2048), (256, 2048), (1024, 512))
@@ -110,14 +108,10 @@ def measure(device: DeviceType, repeats: int) -> list[Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--repeats", type=int, default=100)
-    parser.add_argument("--out", type=Path, help="results file; default: benchmarks/results/<device>.json")
+    parser = make_parser(__doc__, repeats=100)
     args = parser.parse_args()
     rows = measure(args.device, args.repeats)
-    print_table(rows)
-    write_results(args.out or results_path(args.device), rows)
+    report(rows, args)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,7 @@
 #pragma once
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define PYREID_HOST_DEVICE __host__ __device__
-#else
-#define PYREID_HOST_DEVICE
-#endif
+#include "csrc/host_device.h"
 
 namespace pyreid {
 

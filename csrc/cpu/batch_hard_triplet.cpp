@@ -10,8 +10,6 @@
 namespace pyreid::cpu {
 namespace {
 
-constexpr int64_t kElementsPerTask = 1 << 15;
-
 // The gradient is a sum of w (x_i - x_j) over pairs (i, j), each of which also gives -w (x_i - x_j) to row j. Gathered
 // by row in the order of the anchors, so that rows can be summed independently and always in the same order.
 template <class T>
@@ -67,7 +65,7 @@ void batch_hard_triplet(const T* squared, const int64_t* labels, int64_t b, int6
                         T* losses, T* loss, int32_t* pairs, T* slopes, const ParallelFor& parallel_for) {
   const Anchors<T> anchors = find_anchors<T>(labels, b);
   const T scale = reduction_scale(anchors, reduction);
-  parallel_for(0, b, std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(1, b)), [&](int64_t begin, int64_t end) {
+  parallel_for(0, b, grain_for(b), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       losses[i] = slopes[i] = slopes[b + i] = 0;
       pairs[i] = pairs[b + i] = -1;
@@ -88,14 +86,13 @@ void batch_hard_triplet_backward(const T* grad, bool per_anchor, const T* x, con
                                  int64_t b, int64_t d, T* dx, const ParallelFor& parallel_for) {
   const Contributions<T> contributions = gather(grad, per_anchor, pairs, slopes, b);
   // A row has about four contributions.
-  parallel_for(0, b, std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(1, 4 * d)),
-               [&](int64_t begin, int64_t end) {
-                 for (int64_t i = begin; i < end; ++i) {
-                   const int64_t first = contributions.begin[i];
-                   PYREID_SIMD(weighted_differences, x, d, i, contributions.others.data() + first,
-                               contributions.weights.data() + first, contributions.begin[i + 1] - first, dx + i * d);
-                 }
-               });
+  parallel_for(0, b, grain_for(4 * d), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t first = contributions.begin[i];
+      PYREID_SIMD(weighted_differences, x, d, i, contributions.others.data() + first,
+                  contributions.weights.data() + first, contributions.begin[i + 1] - first, dx + i * d);
+    }
+  });
 }
 
 #define PYREID_INSTANTIATE(T)                                                                                         \

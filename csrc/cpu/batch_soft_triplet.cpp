@@ -10,7 +10,6 @@
 namespace pyreid::cpu {
 namespace {
 
-constexpr int64_t kElementsPerTask = 1 << 15;
 // An exponential and a few masked operations cost about as much as this many multiplications.
 constexpr int64_t kCostPerPair = 8;
 
@@ -21,7 +20,7 @@ void batch_soft_triplet(T* squared, const int64_t* labels, int64_t b, int64_t, M
                         T* losses, T* loss, T* weights, T* slopes, const ParallelFor& parallel_for) {
   const Anchors<T> anchors = find_anchors<T>(labels, b);
   const T scale = reduction_scale(anchors, reduction);
-  const int64_t grain = std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(1, kCostPerPair * b));
+  const int64_t grain = grain_for(kCostPerPair * b);
   parallel_for(0, b, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       T* row = squared + i * b;
@@ -53,7 +52,7 @@ void batch_soft_triplet_backward(const T* grad, bool per_anchor, const T* x, con
   // Whole tiles of 4 rows for each task.
   constexpr int64_t kTaskRows = 4;
   const int64_t tasks = (b + kTaskRows - 1) / kTaskRows;
-  const int64_t grain = std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(1, kTaskRows * b * d));
+  const int64_t grain = grain_for(kTaskRows * b * d);
   parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
     const int64_t last = std::min(end * kTaskRows, b);
     for (int64_t i0 = begin * kTaskRows; i0 < last; i0 += kGroupRows) {

@@ -11,11 +11,8 @@
 namespace pyreid::cpu {
 namespace {
 
-constexpr int64_t kElementsPerTask = 1 << 15;
 constexpr int64_t kRowsPerBlock = 64;
 constexpr int64_t kValuesPerBlock = 256;
-
-int64_t rows_per_task(int64_t n) { return std::max<int64_t>(1, kElementsPerTask / n); }
 
 template <class T>
 T exponent_of(const GemExponent<T>& p, int64_t channel) {
@@ -74,7 +71,7 @@ void gradient_row_with_care(const S* x, int64_t n, T largest, T p, T eps, T scal
 template <class S, class T>
 void gem_pool(const S* x, int64_t samples, int64_t channels, int64_t n, GemExponent<T> p, T eps, T* pooled, T* largest,
               T* factor, T* slope, const ParallelFor& parallel_for) {
-  parallel_for(0, samples * channels, rows_per_task(n), [=](int64_t task_begin, int64_t task_end) {
+  parallel_for(0, samples * channels, grain_for(n), [=](int64_t task_begin, int64_t task_end) {
     T exponents[kRowsPerBlock];
     double sums[kRowsPerBlock], log_sums[kRowsPerBlock];
     for (int64_t begin = task_begin; begin < task_end; begin += kRowsPerBlock) {
@@ -100,7 +97,7 @@ template <class S, class T>
 void gem_pool_gradient(const T* grad, const S* x, const T* largest, const T* factor, int64_t samples, int64_t channels,
                        int64_t n, GemExponent<T> p, T eps, S* dx, const ParallelFor& parallel_for) {
   advise_huge_pages(dx, samples * channels * n * static_cast<int64_t>(sizeof(S)));
-  parallel_for(0, samples * channels, rows_per_task(n), [=](int64_t begin, int64_t end) {
+  parallel_for(0, samples * channels, grain_for(n), [=](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const T exponent = exponent_of(p, r % channels), scale = grad[r] * factor[r];
       if (is_ordinary(largest[r], exponent, eps)) {
@@ -115,7 +112,7 @@ void gem_pool_gradient(const T* grad, const S* x, const T* largest, const T* fac
 template <class T>
 void gem_pool_exponent_gradient(const T* grad, const T* slope, int64_t samples, int64_t channels, double* by_channel,
                                 int64_t count, T* dp, const ParallelFor& parallel_for) {
-  parallel_for(0, channels, rows_per_task(std::max<int64_t>(1, samples)), [=](int64_t begin, int64_t end) {
+  parallel_for(0, channels, grain_for(samples), [=](int64_t begin, int64_t end) {
     std::fill(by_channel + begin, by_channel + end, 0.0);
     for (int64_t i = 0; i < samples; ++i) {
       for (int64_t c = begin; c < end; ++c) {

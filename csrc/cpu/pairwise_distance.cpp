@@ -7,19 +7,9 @@
 #include "csrc/cpu/simd/rows.h"
 
 namespace pyreid::cpu {
-namespace {
-
-constexpr int64_t kElementsPerTask = 1 << 15;
-
-int64_t rows_per_task(int64_t columns) {
-  return std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(1, columns));
-}
-
-}  // namespace
-
 template <class T>
 void squared_norms(const T* x, int64_t n, int64_t d, T* norms, const ParallelFor& parallel_for) {
-  parallel_for(0, n, rows_per_task(d), [=](int64_t begin, int64_t end) {
+  parallel_for(0, n, grain_for(d), [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) norms[i] = PYREID_SIMD(squared_norm, x + i * d, d);
   });
 }
@@ -27,7 +17,7 @@ void squared_norms(const T* x, int64_t n, int64_t d, T* norms, const ParallelFor
 template <class T>
 void distances_from_products(const T* x, const T* y, const T* x_norms, const T* y_norms, int64_t n, int64_t m,
                              int64_t d, Metric metric, bool same, T* out, const ParallelFor& parallel_for) {
-  parallel_for(0, n, rows_per_task(m), [=](int64_t begin, int64_t end) {
+  parallel_for(0, n, grain_for(m), [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       T* row = out + i * m;
       if (PYREID_SIMD(distance_row, row, x_norms[i], y_norms, m, metric)) {
@@ -49,14 +39,14 @@ template <class T>
 void distance_gradient_weights(const T* grad, const T* distance, const T* x_norms, const T* y_norms, int64_t n,
                                int64_t m, Metric metric, T* weights, T* x_scale, T* y_scale,
                                const ParallelFor& parallel_for) {
-  parallel_for(0, n, rows_per_task(m), [=](int64_t begin, int64_t end) {
+  parallel_for(0, n, grain_for(m), [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       x_scale[i] =
           PYREID_SIMD(gradient_row, grad + i * m, distance + i * m, x_norms[i], y_norms, m, metric, weights + i * m);
     }
   });
   // Column sums: each task owns a block of columns and walks down all rows, so the order of summation is fixed.
-  parallel_for(0, m, rows_per_task(n), [=](int64_t begin, int64_t end) {
+  parallel_for(0, m, grain_for(n), [=](int64_t begin, int64_t end) {
     std::fill(y_scale + begin, y_scale + end, T(0));
     for (int64_t i = 0; i < n; ++i) {
       const T* w = weights + i * m;
@@ -76,7 +66,7 @@ void distance_gradient_weights(const T* grad, const T* distance, const T* x_norm
 
 template <class T>
 void scaled_rows_minus(const T* x, const T* scale, int64_t n, int64_t d, T* out, const ParallelFor& parallel_for) {
-  parallel_for(0, n, rows_per_task(d), [=](int64_t begin, int64_t end) {
+  parallel_for(0, n, grain_for(d), [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       for (int64_t k = 0; k < d; ++k) out[i * d + k] = scale[i] * x[i * d + k] - out[i * d + k];
     }

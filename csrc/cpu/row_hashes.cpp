@@ -1,13 +1,10 @@
 #include "csrc/cpu/row_hashes.h"
 
-#include <algorithm>
-
 #include "csrc/row_hashes.h"
 
 namespace pyreid::cpu {
 namespace {
 
-constexpr int64_t kElementsPerTask = 1 << 15;
 constexpr int64_t kChains = 4;  // independent chains hide the latency of the multiplication
 
 template <class Word>
@@ -27,7 +24,7 @@ uint64_t hash_row(const Word* x, int64_t d) {
 
 template <class Word>
 void row_hashes(const Word* x, int64_t n, int64_t d, int64_t* hashes, const ParallelFor& parallel_for) {
-  parallel_for(0, n, std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(1, d)), [=](int64_t begin, int64_t end) {
+  parallel_for(0, n, grain_for(d), [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) hashes[i] = static_cast<int64_t>(hash_row(x + i * d, d));
   });
 }

@@ -8,8 +8,6 @@
 namespace pyreid::cpu {
 namespace {
 
-constexpr int64_t kElementsPerTask = 1 << 15;
-
 // Blocks of the lower triangle are numbered row by row: block (i, j) is i (i + 1) / 2 + j.
 int64_t triangle_row(int64_t block) {
   auto row = static_cast<int64_t>((std::sqrt(8.0 * static_cast<double>(block) + 1.0) - 1.0) / 2.0);
@@ -23,7 +21,7 @@ int64_t triangle_row(int64_t block) {
 template <class T>
 void squared_self_distances(const T* x, int64_t b, int64_t d, int64_t, T* squared, const ParallelFor& parallel_for) {
   const int64_t block_rows = (b + kBlockRows - 1) / kBlockRows;
-  const int64_t grain = std::max<int64_t>(1, kElementsPerTask / (kBlockRows * kBlockRows * std::max<int64_t>(1, d)));
+  const int64_t grain = grain_for(kBlockRows * kBlockRows * d);
   parallel_for(0, block_rows * (block_rows + 1) / 2, grain, [=](int64_t begin, int64_t end) {
     int64_t block_i = triangle_row(begin);
     int64_t block_j = begin - block_i * (block_i + 1) / 2;

@@ -6,9 +6,6 @@
 namespace pyreid::cpu::PYREID_ISA {
 namespace {
 
-inline float root(float x) { return __builtin_sqrtf(x); }
-inline double root(double x) { return __builtin_sqrt(x); }
-
 // Walks along an anchor's row: body(j, n, positive, negative) for the n <= kLanes columns from j on, with masks of the
 // lanes that hold a positive and a negative.
 template <class T, class Body>

@@ -5,9 +5,6 @@
 namespace pyreid::cpu::PYREID_ISA {
 namespace {
 
-inline float root(float x) { return __builtin_sqrtf(x); }
-inline double root(double x) { return __builtin_sqrt(x); }
-
 // A row of zero length has no direction: its cosine similarity with anything is 0.
 template <class T>
 inline T inverse_norm(T squared) {

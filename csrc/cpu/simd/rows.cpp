@@ -51,15 +51,9 @@ struct SquaredDifference {
 
 }  // namespace
 
-#define PYREID_DEFINE_ROWS(T)                                                                                   \
-  T squared_norm(const T* x, int64_t n) { return sum_terms<T>(n, Square<T>{x}); }                               \
-  T squared_distance(const T* x, const T* y, int64_t n) { return sum_terms<T>(n, SquaredDifference<T>{x, y}); } \
-  void add_scaled(T* out, T scale, const T* x, int64_t n) {                                                     \
-    for (int64_t i = 0; i < n; ++i) out[i] += scale * x[i];                                                     \
-  }                                                                                                             \
-  void scale_row(T* out, T scale, const T* x, int64_t n) {                                                      \
-    for (int64_t i = 0; i < n; ++i) out[i] = scale * x[i];                                                      \
-  }
+#define PYREID_DEFINE_ROWS(T)                                                     \
+  T squared_norm(const T* x, int64_t n) { return sum_terms<T>(n, Square<T>{x}); } \
+  T squared_distance(const T* x, const T* y, int64_t n) { return sum_terms<T>(n, SquaredDifference<T>{x, y}); }
 
 PYREID_DEFINE_ROWS(float)
 PYREID_DEFINE_ROWS(double)

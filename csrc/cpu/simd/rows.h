@@ -4,11 +4,9 @@
 
 #include "csrc/cpu/isa.h"
 
-#define PYREID_ROWS_DECLARATIONS(T)                        \
-  T squared_norm(const T* x, int64_t n);                   \
-  T squared_distance(const T* x, const T* y, int64_t n);   \
-  void add_scaled(T* out, T scale, const T* x, int64_t n); \
-  void scale_row(T* out, T scale, const T* x, int64_t n);
+#define PYREID_ROWS_DECLARATIONS(T)      \
+  T squared_norm(const T* x, int64_t n); \
+  T squared_distance(const T* x, const T* y, int64_t n);
 
 namespace pyreid::cpu {
 PYREID_DECLARE_SIMD(PYREID_ROWS_DECLARATIONS(float) PYREID_ROWS_DECLARATIONS(double))

@@ -8,6 +8,9 @@
 
 namespace pyreid::cpu::PYREID_ISA {
 
+inline float root(float x) { return __builtin_sqrtf(x); }
+inline double root(double x) { return __builtin_sqrt(x); }
+
 template <class T>
 struct VecOf {
   typedef T type __attribute__((vector_size(PYREID_VECTOR_BYTES)));
@@ -62,11 +65,6 @@ inline Vec<T> load_partial(const T* p, int64_t n, T fill) {
 template <class T>
 inline void store_partial(T* p, Vec<T> v, int64_t n) {
   memcpy(p, &v, static_cast<size_t>(n) * sizeof(T));
-}
-
-template <class T>
-inline Vec<T> max(Vec<T> a, Vec<T> b) {
-  return a > b ? a : b;
 }
 
 template <class T, int64_t kWidth>
