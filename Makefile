@@ -2,6 +2,8 @@
 # make test    set up, then all tests: cpp_tests (CTest) and python_tests (pytest)
 # make lint    set up, then ruff, mypy and clang-format
 # make bench   set up, then the benchmarks; writes benchmarks/results/
+# make gpu-check   on a machine with a GPU: build for it, run the gpu tests, compute-sanitizer and the benchmarks;
+#              writes <device>.json and logs into OUT (default benchmarks/results); needs no network and no VENV
 # make clean   remove what the build, the tests and the demo wrote; VENV stays
 #
 # PYTHON and VENV choose the interpreter and the virtual environment; PYREID_CUDA=ON|OFF overrides the search for nvcc.
@@ -12,7 +14,7 @@ BIN := $(VENV)/bin
 NATIVE := $(shell find csrc cmake -type f) CMakeLists.txt build_backend.py pyproject.toml
 FORMATTED = $(shell find csrc cpp_tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: install demo test test-cpp test-python lint bench clean
+.PHONY: install demo test test-cpp test-python lint bench gpu-check clean
 
 install: $(VENV)/.installed
 
@@ -50,7 +52,12 @@ lint: install
 
 bench: install
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"
-	for bench in $(basename $(notdir $(wildcard benchmarks/bench_*.py))); do $(BIN)/python -m benchmarks.$$bench || exit 1; done
+	$(BIN)/pyreid bench --fetch-peers --out benchmarks/results
+
+# The interpreter's own torch and tools: this is for machines with a GPU and perhaps without a network.
+OUT ?= benchmarks/results
+gpu-check:
+	$(PYTHON) .ci/gpu_check.py --out "$(OUT)"
 
 clean:
 	rm -rf build dist report runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

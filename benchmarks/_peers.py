@@ -35,9 +35,9 @@ setup(name="rank_cy", ext_modules=cythonize([extension], language_level=3), scri
 """
 
 
-def fastreid_cython(folder: Path) -> Evaluator:
+def fastreid_cython(folder: Path, fetch: bool) -> Evaluator:
     """fast-reid's evaluate_cy, as (cmc, mAP)."""
-    wheel = _download(FASTREID, folder, "fastreid-*.whl")
+    wheel = _find(FASTREID, folder, "fastreid-*.whl", fetch)
     build = folder / "fastreid"
     build.mkdir(exist_ok=True)
     with zipfile.ZipFile(wheel) as archive:
@@ -52,9 +52,9 @@ def fastreid_cython(folder: Path) -> Evaluator:
     return evaluate
 
 
-def torchreid_python(folder: Path) -> Evaluator:
+def torchreid_python(folder: Path, fetch: bool) -> Evaluator:
     """torchreid's evaluate_rank without Cython."""
-    archive = _download(TORCHREID, folder, "torchreid-*.tar.gz")
+    archive = _find(TORCHREID, folder, "torchreid-*.tar.gz", fetch)
     path = folder / "torchreid_rank.py"
     with tarfile.open(archive) as files:
         member = files.extractfile(_RANK)
@@ -67,23 +67,26 @@ def torchreid_python(folder: Path) -> Evaluator:
     return evaluate
 
 
-def load_peers(folder: Path) -> dict[str, Evaluator]:
+def load_peers(folder: Path, *, fetch: bool) -> dict[str, Evaluator]:
     """The peers that can be had, by name; prints why one cannot.
 
     Args:
         folder: holds the downloaded files, or receives them.
+        fetch: get files that are missing from PyPI.
     """
     found = {}
     for name, load in (("fast-reid (Cython)", fastreid_cython), ("torchreid (Python)", torchreid_python)):
         try:
-            found[name] = load(folder)
+            found[name] = load(folder, fetch)
         except (OSError, RuntimeError, ImportError, KeyError, StopIteration) as error:
             print(f"without {name}: {type(error).__name__}: {error}", file=sys.stderr)
     return found
 
 
-def _download(requirement: str, folder: Path, pattern: str) -> Path:
+def _find(requirement: str, folder: Path, pattern: str, fetch: bool) -> Path:
     if not list(folder.glob(pattern)):
+        if not fetch:
+            raise RuntimeError(f"{requirement} is not in the folder of peers, and fetching is off")
         kind = "--only-binary" if pattern.endswith(".whl") else "--no-binary"
         options = ["--no-deps", kind, ":all:", "--dest", str(folder)]
         _run([sys.executable, "-m", "pip", "download", "--quiet", *options, requirement], folder)

@@ -7,6 +7,7 @@ machine's load or clock meets all of them alike. Medians are compared, and the q
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import re
 import statistics
@@ -22,6 +23,7 @@ import torch
 from pyreid._files import write_json
 
 DeviceType = Literal["cpu", "cuda"]
+RESULTS = Path(__file__).parent / "results"  # of the committed runs
 Row = dict[str, Any]
 
 # What makes two rows the same measurement: a new one replaces the old.
@@ -112,10 +114,9 @@ def device_name(device: DeviceType) -> str:
     return f"{model}, {torch.get_num_threads()} threads"
 
 
-def results_path(device: DeviceType) -> Path:
-    """Where results of this device are committed: ``benchmarks/results/<device>.json``."""
-    name = re.sub(r"[^a-z0-9]+", "-", device_name(device).lower()).strip("-")
-    return Path(__file__).parent / "results" / f"{name}.json"
+def file_name(device: str) -> str:
+    """The name of the results file for a device of this name: ``"NVIDIA H200"`` gives ``nvidia-h200.json``."""
+    return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") + ".json"
 
 
 def commit() -> str:
@@ -182,16 +183,25 @@ def write_results(path: Path | str, rows: Sequence[Row]) -> None:
     write_json(path, ordered)
 
 
-def make_parser(description: str | None, *, repeats: int) -> argparse.ArgumentParser:
-    """The options that every benchmark has: device, repeats and the results file."""
+def report(rows: Sequence[Row], out: Path, device: DeviceType) -> Path:
+    """Print the rows and write them to ``out``: a file, or a folder that gets ``<device>.json``. Returns the file."""
+    print_table(rows)
+    path = out / file_name(device_name(device)) if out.is_dir() else out
+    write_results(path, rows)
+    return path
+
+
+def run(description: str | None, measure: Callable[..., list[Row]], repeats: int) -> None:
+    """The command line of one benchmark: device, repeats, the results file, and where peers come from."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--repeats", type=int, default=repeats)
-    parser.add_argument("--out", type=Path, help="results file; default: benchmarks/results/<device>.json")
-    return parser
-
-
-def report(rows: Sequence[Row], args: argparse.Namespace) -> None:
-    """Print the rows and write them to the results file."""
-    print_table(rows)
-    write_results(args.out or results_path(args.device), rows)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="results file or folder; default: benchmarks/results")
+    options = {}
+    if "peers" in inspect.signature(measure).parameters:
+        parser.add_argument("--peers", type=Path, help="folder with the peers' files")
+        parser.add_argument("--fetch-peers", action="store_true", help="get them from PyPI")
+    args = parser.parse_args()
+    if hasattr(args, "peers"):
+        options = {"peers": args.peers, "fetch": args.fetch_peers}
+    report(measure(args.device, args.repeats, **options), args.out, args.device)

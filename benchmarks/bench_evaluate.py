@@ -1,8 +1,8 @@
 """Evaluation of a Market-1501-sized problem: from features against the bare matrix product, and from a given distance
 matrix against fast-reid's Cython and torchreid's Python function. All in one process, on the same input.
 
-python -m benchmarks.bench_evaluate              # fetches the peers from PyPI
-python -m benchmarks.bench_evaluate --peers DIR  # takes their files from a folder
+python -m benchmarks.bench_evaluate --fetch-peers  # gets the peers' files from PyPI
+python -m benchmarks.bench_evaluate --peers DIR    # takes them from a folder
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks._peers import Evaluator, load_peers
-from benchmarks._timing import DeviceType, Row, make_parser, report, result_row, time_interleaved
 from pyreid.evaluation import evaluate, evaluate_rank
+
+from ._peers import Evaluator, load_peers
+from ._timing import DeviceType, Row, result_row, run, time_interleaved
 
 QUERIES, GALLERY, IDENTITIES, CAMERAS, DISTRACTORS = 3368, 15913, 751, 6, 0.15
 DTYPE = "float32"
+REPEATS = 7
 # The peers sum in float32 and sort without a rule for ties.
 TOLERANCE = 1e-5
 
@@ -116,23 +118,27 @@ def bench_matrix(
     return rows
 
 
-def main() -> None:
-    parser = make_parser(__doc__, repeats=7)
-    parser.add_argument("--dim", type=int, default=2048, help="columns of the features")
-    parser.add_argument("--peers", type=Path, help="folder with the peers' files from PyPI; default: fetch them")
-    parser.add_argument("--no-python-peer", action="store_true", help="leave out torchreid's, which takes a minute")
-    args = parser.parse_args()
+def measure(
+    device: DeviceType, repeats: int, *, dim: int = 2048, peers: Path | None = None, fetch: bool = False
+) -> list[Row]:
+    """Rows for ``evaluate`` and, for each peer that can be had, ``evaluate_rank``.
 
-    query, gallery, labels = synthetic_features(QUERIES, GALLERY, args.dim)
-    distances = (2 - 2 * (query @ gallery.t())).numpy()
-    rows = [bench_features(query.to(args.device), gallery.to(args.device), labels, args.device, args.repeats)]
+    Args:
+        device: of the features; the peers, and what they are compared with, run on the CPU.
+        repeats: timed rounds; a peer in plain Python takes about a minute and runs once.
+        dim: columns of the features.
+        peers: folder with the peers' files.
+        fetch: get those that are missing from PyPI.
+    """
+    query, gallery, labels = synthetic_features(QUERIES, GALLERY, dim)
+    rows = [bench_features(query.to(device), gallery.to(device), labels, device, repeats)]
     with tempfile.TemporaryDirectory() as temporary:
-        peers = load_peers(args.peers or Path(temporary))
-        if args.no_python_peer:
-            peers = {name: peer for name, peer in peers.items() if "Python" not in name}
-        rows += bench_matrix(distances, labels, peers, args.repeats)
-    report(rows, args)
+        found = load_peers(peers or Path(temporary), fetch=fetch)
+        if found:
+            distances = (2 - 2 * (query @ gallery.t())).numpy()
+            rows += bench_matrix(distances, labels, found, repeats)
+    return rows
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure, REPEATS)

@@ -11,11 +11,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks._timing import DeviceType, Row, make_parser, report, result_row, time_interleaved
 from pyreid import ops
+
+from ._timing import DeviceType, Row, result_row, run, time_interleaved
 
 SHAPE = (64, 2048, 16, 8)  # the last feature map of a ResNet-50 with stride 1, for images of 256 x 128
 EPS = 1e-6
+REPEATS = 20
 PEER = "torch eager"
 Pool = Callable[[Tensor, "float | Tensor"], Tensor]
 
@@ -83,12 +85,5 @@ def measure(device: DeviceType, repeats: int) -> list[Row]:
     return rows
 
 
-def main() -> None:
-    parser = make_parser(__doc__, repeats=20)
-    args = parser.parse_args()
-    rows = measure(args.device, args.repeats)
-    report(rows, args)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure, REPEATS)

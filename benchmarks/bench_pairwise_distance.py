@@ -10,9 +10,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks._timing import Row, make_parser, report, result_row, time_interleaved
 from pyreid import ops
 
+from ._timing import DeviceType, Row, result_row, run, time_interleaved
+
+REPEATS = 20
 CASES = [(72, 72, 2048), (256, 256, 2048), (1024, 1024, 512), (2048, 4096, 256)]
 # float32 products of D terms of size 1, and the cancellation that the peers do not guard against
 TOLERANCE = 1e-3
@@ -28,14 +30,12 @@ def step(function: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> 
     return lambda: torch.autograd.grad(function(x, y).sum(), (x, y))
 
 
-def main() -> None:
-    parser = make_parser(__doc__, repeats=20)
-    args = parser.parse_args()
+def measure(device: DeviceType, repeats: int) -> list[Row]:
     rows: list[Row] = []
     for n, m, d in CASES:
         torch.manual_seed(0)
-        x = torch.randn(n, d, device=args.device, requires_grad=True)
-        y = torch.randn(m, d, device=args.device, requires_grad=True)
+        x = torch.randn(n, d, device=device, requires_grad=True)
+        y = torch.randn(m, d, device=device, requires_grad=True)
         peers = {"torch.cdist": torch.cdist, "plain PyTorch": plain}
         for name, peer in peers.items():
             difference = (ops.pairwise_distance(x, y) - peer(x, y)).abs().max().item()
@@ -43,23 +43,23 @@ def main() -> None:
                 raise RuntimeError(f"{name} and pairwise_distance disagree by {difference} at {n} x {m} x {d}")
         timings = time_interleaved(
             {"ours": step(ops.pairwise_distance, x, y)} | {k: step(f, x, y) for k, f in peers.items()},
-            repeats=args.repeats,
-            device=args.device,
+            repeats=repeats,
+            device=device,
         )
         rows += [
             result_row(
                 op="pairwise_distance",
                 case=f"{n}x{m}x{d}",
                 dtype="float32",
-                device=args.device,
+                device=device,
                 ours=timings["ours"],
                 peer=name,
                 peer_timing=timings[name],
             )
             for name in peers
         ]
-    report(rows, args)
+    return rows
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure, REPEATS)

@@ -12,11 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks._timing import DeviceType, Row, make_parser, report, result_row, time_interleaved
 from pyreid import ops
+
+from ._timing import DeviceType, Row, result_row, run, time_interleaved
 
 CASES = ((72, 2048), (256, 2048), (1024, 512))
 INSTANCES = 4  # images of each identity in a batch
+REPEATS = 100
 PEER = "torch eager"
 
 
@@ -107,12 +109,5 @@ def measure(device: DeviceType, repeats: int) -> list[Row]:
     return rows
 
 
-def main() -> None:
-    parser = make_parser(__doc__, repeats=100)
-    args = parser.parse_args()
-    rows = measure(args.device, args.repeats)
-    report(rows, args)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure, REPEATS)

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import pyreid
-from pyreid.cli import check, demo, evaluate, info, models, recipes, synth, train
+from pyreid.cli import bench, check, demo, evaluate, info, models, recipes, synth, train
 from pyreid.errors import PyreidError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("models")(models.models)
 app.command("recipes")(recipes.recipes)
+app.command("bench")(bench.bench)
 app.command("info")(info.info)
 
 

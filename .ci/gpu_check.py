@@ -1,0 +1,169 @@
+"""Builds pyreid for the GPU of this machine, tests it there, and measures it. Needs no network: `make gpu-check`.
+
+The interpreter's own torch (2.11 or later) is used, with the build tools and pytest that are installed beside it. The
+build goes into an environment of its own, which sees the interpreter's packages; nothing else on the machine changes.
+Every stage runs, also after one has failed, and leaves its output in <out>/<stage>.log; the last lines are a summary.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENT = ROOT / "build" / "gpu-check"
+SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
+BUILD_TOOLS = ("torch", "numpy", "scikit_build_core", "pybind11", "pytest", "pytest_timeout", "hypothesis")
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    command: list[str]
+    limit_s: int
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    name: str
+    verdict: str
+    seconds: float
+
+
+def make_environment() -> Path:
+    """An environment that sees this interpreter's packages, wherever they are; returns its interpreter."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", ENVIRONMENT], check=True)
+    python = ENVIRONMENT / "bin" / "python"
+    query = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    own = Path(subprocess.run([python, "-c", query], capture_output=True, text=True, check=True).stdout.strip())
+    parents = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *_packages_on_path()])
+    (own / "parent.pth").write_text("".join(f"{parent}\n" for parent in parents))
+    return python
+
+
+def _packages_on_path() -> list[str]:
+    return [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+
+
+def compute_capability() -> tuple[str, str]:
+    """``("90", "NVIDIA H200")`` of the first GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        sys.exit(f"gpu-check: torch {torch.__version__} sees no CUDA device")
+    major, minor = torch.cuda.get_device_capability()
+    return f"{major}{minor}", torch.cuda.get_device_name()
+
+
+def torch_root() -> str:
+    """The folder that holds torch."""
+    spec = find_spec("torch")
+    assert spec is not None
+    assert spec.origin is not None
+    return str(Path(spec.origin).parents[1])
+
+
+def run(stage: Stage, out: Path) -> Outcome:
+    log, start = out / f"{stage.name}.log", time.monotonic()
+    with log.open("w") as stream:
+        try:
+            done = subprocess.run(
+                stage.command,
+                cwd=ROOT,
+                env={**os.environ, **stage.environment},
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                timeout=stage.limit_s,
+                check=False,
+            )
+            verdict = "ok" if done.returncode == 0 else f"failed ({done.returncode})"
+        except subprocess.TimeoutExpired:
+            verdict = f"ran past {stage.limit_s} s"
+    outcome = Outcome(stage.name, verdict, time.monotonic() - start)
+    print(f"{outcome.name:<24} {outcome.verdict:<16} {outcome.seconds:6.0f} s", flush=True)
+    return outcome
+
+
+def pytest_command(python: Path) -> list[str]:
+    return [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu"]
+
+
+def sanitizer_stage(tool: str, python: Path, limit_s: int) -> Stage:
+    # initcheck must see torch's kernels too: they initialise what ours read.
+    only_ours = [] if tool == "initcheck" else ["--kernel-name", "kns=pyreid"]
+    tests = [*pytest_command(python), "--timeout=0", "-k", "against_the_cpu", "python_tests/ops/test_devices.py"]
+    return Stage(
+        f"sanitizer-{tool}",
+        ["compute-sanitizer", "--tool", tool, *only_ours, "--error-exitcode", "86", *tests],
+        limit_s,
+        # every tensor has an allocation of its own, so that a step over its end is seen
+        {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="for logs and results")
+    parser.add_argument("--sanitizer-limit", type=int, default=180, help="seconds for each tool of compute-sanitizer")
+    args = parser.parse_args()
+    missing = [name for name in BUILD_TOOLS if find_spec(name) is None]
+    if missing:
+        sys.exit(f"gpu-check: {sys.executable} lacks {', '.join(missing)}")
+    if shutil.which("nvcc") is None:
+        sys.exit("gpu-check: nvcc is not on the PATH")
+    architecture, name = compute_capability()
+    out = args.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    python = make_environment()
+    tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    print(f"{name}, sm_{architecture}; logs in {out}", flush=True)
+
+    build = Stage(
+        "build",
+        [
+            *(str(python), "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--force-reinstall"),
+            *("--editable", ".", "-Ccmake.define.PYREID_CUDA=ON"),
+            f"-Ccmake.define.CMAKE_CUDA_ARCHITECTURES={architecture}-real",
+        ],
+        240,
+        {"PYREID_TORCH_ROOT": torch_root(), "PATH": tools},
+    )
+    outcomes = [run(build, out)]
+    if outcomes[0].verdict != "ok":
+        print((out / "build.log").read_text()[-4000:])
+        sys.exit(1)
+
+    parallel = ["-n", "6"] if find_spec("xdist") else []
+    outcomes.append(run(Stage("tests", [*pytest_command(python), *parallel, "python_tests"], 300, {}), out))
+    if shutil.which("compute-sanitizer"):
+        stages = [sanitizer_stage(tool, python, args.sanitizer_limit) for tool in SANITIZERS]
+        with ThreadPoolExecutor(len(stages)) as pool:
+            outcomes += pool.map(lambda stage: run(stage, out), stages)
+    else:
+        outcomes.append(Outcome("sanitizer", "compute-sanitizer is not on the PATH", 0))
+    # Last and alone: nothing else may load the GPU while it is timed.
+    bench = [str(python), "-m", "pyreid", "bench", "--device", "cuda", "--out", str(out)]
+    outcomes.append(run(Stage("bench", bench, 240, {}), out))
+
+    for stage in ("tests", *(f"sanitizer-{tool}" for tool in SANITIZERS), "bench"):
+        log = out / f"{stage}.log"
+        if log.exists():
+            print(f"--- {stage}\n" + "\n".join(log.read_text().splitlines()[-(60 if stage == "bench" else 12) :]))
+    print("---")
+    for outcome in outcomes:
+        print(f"{outcome.name:<24} {outcome.verdict:<16} {outcome.seconds:6.0f} s")
+    sys.exit(any(outcome.verdict != "ok" for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    main()

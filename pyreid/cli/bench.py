@@ -1,0 +1,61 @@
+"""``pyreid bench``."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Device(str, Enum):
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+def bench(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Benchmarks to run, such as gem_pool; all of them if none is named.")
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Where the tensors lie.")] = Device.cpu,
+    out: Annotated[
+        Path, typer.Option(help="Results file, or a folder that gets <device>.json; what it holds of others is kept.")
+    ] = Path(),
+    repeats: Annotated[int | None, typer.Option(min=1, help="Timed rounds; default: each its own number.")] = None,
+    fetch_peers: Annotated[
+        bool, typer.Option("--fetch-peers", help="Get fast-reid's and torchreid's evaluators from PyPI, if missing.")
+    ] = False,
+    peers: Annotated[Path | None, typer.Option(help="Folder with the files of those peers.")] = None,
+) -> None:
+    """Time the operators against plain PyTorch and the peers that are installed, in one process on the same input.
+
+    Results are compared first: a peer that computes something else ends the run. Prints a table and writes JSON.
+
+    Example: pyreid bench gem_pool triplet --device cuda
+    """
+    import inspect
+    from importlib import import_module
+
+    import torch
+
+    from pyreid.errors import PyreidError
+
+    package = import_module("pyreid.benchmarks")
+    timing = import_module("pyreid.benchmarks._timing")
+    unknown = [name for name in names or () if name not in package.NAMES]
+    if unknown:
+        raise typer.BadParameter(f"{unknown[0]!r}: expected one of {', '.join(package.NAMES)}", param_hint="NAMES")
+    if device is Device.cuda and not torch.cuda.is_available():
+        raise PyreidError("device: torch sees no CUDA device")
+    if not out.is_dir() and not out.absolute().parent.is_dir():
+        raise PyreidError(f"out: the folder {out.absolute().parent} does not exist")
+    written = None
+    for name in names or package.NAMES:
+        module = import_module(f"pyreid.benchmarks.bench_{name}")
+        with_peers = "peers" in inspect.signature(module.measure).parameters
+        options = {"peers": peers, "fetch": fetch_peers} if with_peers else {}
+        rows = module.measure(device.value, repeats or module.REPEATS, **options)
+        # after each one, so that an interrupted run keeps what it has measured
+        written = timing.report(rows, out, device.value)
+    print(f"written: {written}")
