@@ -132,7 +132,7 @@ def main() -> None:
         "build",
         [
             *(str(python), "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--force-reinstall"),
-            *("--editable", ".", "-Ccmake.define.PYREID_CUDA=ON"),
+            *("--editable", ".", f"-Cbuild-dir={ENVIRONMENT / 'build'}", "-Ccmake.define.PYREID_CUDA=ON"),
             f"-Ccmake.define.CMAKE_CUDA_ARCHITECTURES={architecture}-real",
         ],
         240,

@@ -55,7 +55,10 @@ def bench(
         module = import_module(f"pyreid.benchmarks.bench_{name}")
         with_peers = "peers" in inspect.signature(module.measure).parameters
         options = {"peers": peers, "fetch": fetch_peers} if with_peers else {}
-        rows = module.measure(device.value, repeats or module.REPEATS, **options)
+        try:
+            rows = module.measure(device.value, repeats or module.REPEATS, **options)
+        except RuntimeError as error:  # a peer's results differ, or the device ran out of memory
+            raise PyreidError(f"{name}: {error}") from error
         # after each one, so that an interrupted run keeps what it has measured
         written = timing.report(rows, out, device.value)
     print(f"written: {written}")
