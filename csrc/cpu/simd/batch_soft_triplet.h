@@ -14,7 +14,7 @@ struct WeightedMean {
   T mean;   // of d - shift
 };
 
-// Columns of features that one call of add_weighted_differences is best given, or a multiple of them.
+// Columns of x that one call of weighted_difference_sums is best given: whole tiles of vectors, in bytes.
 inline constexpr int64_t kStripBytes = 192;
 
 }  // namespace pyreid::cpu
