@@ -12,6 +12,7 @@ from pyreid.ops._register import (
     check_gem_arguments,
     check_transforms,
     forbid_double_backward,
+    register_autograd,
     under_autocast,
 )
 
@@ -47,7 +48,7 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, 
     return dx, None if p is None else dp, None, None
 
 
-torch.library.register_autograd("pyreid::gem_pool", _backward, setup_context=_setup_context)
+_call = register_autograd("pyreid::gem_pool", _backward, setup_context=_setup_context)
 forbid_double_backward("pyreid::gem_pool_backward")
 
 
@@ -85,7 +86,7 @@ def gem_pool(x: Tensor, p: float | Tensor = 3.0, *, eps: float = 1e-6) -> Tensor
     check_transforms("gem_pool", x, p)
     computed_in = _computed_in(x)
     if isinstance(p, Tensor):
-        pooled, _ = torch.ops.pyreid.gem_pool(x, p.to(computed_in).reshape(-1), 0.0, eps)
+        pooled, _ = _call(x, p.to(computed_in).reshape(-1), 0.0, eps)
     else:
-        pooled, _ = torch.ops.pyreid.gem_pool(x, None, float(p), eps)
+        pooled, _ = _call(x, None, float(p), eps)
     return pooled if under_autocast(x) else pooled.to(x.dtype)

@@ -15,6 +15,7 @@ from pyreid.ops._register import (
     check_transforms,
     float32_under_autocast,
     forbid_double_backward,
+    register_autograd,
     upcast,
 )
 
@@ -40,7 +41,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Non
     return dx, dy, None, None
 
 
-torch.library.register_autograd("pyreid::pairwise_distance", _backward, setup_context=_setup_context)
+_call = register_autograd("pyreid::pairwise_distance", _backward, setup_context=_setup_context)
 forbid_double_backward("pyreid::pairwise_distance_backward")
 float32_under_autocast("pyreid::pairwise_distance")
 
@@ -83,4 +84,4 @@ def pairwise_distance(x: Tensor, y: Tensor | None = None, *, metric: Metric = "e
         raise ValueError(f"y: expected {x.shape[1]} columns to match x, got shape {tuple(y.shape)}")
     if x.dtype != y.dtype or x.device != y.device:
         raise ValueError(f"y: expected {x.dtype} on {x.device} to match x, got {y.dtype} on {y.device}")
-    return torch.ops.pyreid.pairwise_distance(upcast(x), upcast(y), metric, same)
+    return _call(upcast(x), upcast(y), metric, same)
