@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "csrc/cuda/triplet.cuh"
+#include "csrc/cuda/small_batch.cuh"
 #include "csrc/triplet.h"
 
 namespace pyreid::cuda {

@@ -24,6 +24,7 @@
 
 #include "csrc/cuda/cluster.cuh"
 #include "csrc/cuda/pack.cuh"
+#include "csrc/cuda/small_batch.cuh"
 #include "csrc/cuda/tickets.cuh"
 #include "csrc/cuda/triplet.cuh"
 

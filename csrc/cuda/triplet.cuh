@@ -8,9 +8,6 @@
 
 namespace pyreid::cuda {
 
-// Batches up to this size take the path of one launch (small_triplet.cuh).
-inline constexpr int64_t kSmallBatch = 256;
-
 // Stands in the losses for an anchor without a positive or without a negative until they have been reduced; a loss is
 // not negative. Losses that are not reduced are 0 there at once.
 inline constexpr int kNoLoss = -1;

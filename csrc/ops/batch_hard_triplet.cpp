@@ -27,10 +27,11 @@ std::tuple<Tensor, Tensor, Tensor> batch_hard_triplet(const Tensor& x_in, const 
     using T = decltype(zero);
 #ifdef PYREID_CUDA_BACKEND
     const bool clusters = backend::hard_triplet_clusters<T>();
-    const Tensor scratch = empty(x, {backend::hard_triplet_scratch(b, d, clusters)});
+    const int64_t needed = backend::hard_triplet_scratch(b, d, clusters);
+    const Tensor scratch = needed > 0 ? empty(x, {needed}) : losses;  // not touched where none is needed
     // How these products are rounded, also as TF32, does not matter: what they decide is certain or is summed again.
-    const Tensor products =
-        b > backend::kSmallBatch ? torch::stable::matmul(x, torch::stable::transpose(x, 0, 1)) : empty(x, {0});
+    const bool large = b > backend::kSmallBatch;
+    const Tensor products = large ? torch::stable::matmul(x, torch::stable::transpose(x, 0, 1)) : x;
     backend::batch_hard_triplet(data<T>(x), data<T>(products), data<int64_t>(labels), b, d, clusters,
                                 make_margin(margin), reduction, mutable_data<T>(scratch), mutable_data<T>(losses),
                                 mutable_data<T>(loss), mutable_data<int32_t>(pairs), mutable_data<T>(slopes),

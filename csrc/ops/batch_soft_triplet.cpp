@@ -27,7 +27,8 @@ std::tuple<Tensor, Tensor, Tensor> batch_soft_triplet(const Tensor& x_in, const 
     using T = decltype(zero);
 #ifdef PYREID_CUDA_BACKEND
     const bool clusters = backend::soft_triplet_clusters<T>();
-    const Tensor scratch = empty(x, {backend::soft_triplet_scratch(b, d, clusters)});
+    const int64_t needed = backend::soft_triplet_scratch(b, d, clusters);
+    const Tensor scratch = needed > 0 ? empty(x, {needed}) : losses;  // not touched where none is needed
     backend::batch_soft_triplet(data<T>(x), data<int64_t>(labels), b, d, clusters, make_margin(margin), reduction,
                                 mutable_data<T>(scratch), mutable_data<T>(losses), mutable_data<T>(loss),
                                 mutable_data<T>(weights), mutable_data<T>(slopes), launch.context());
