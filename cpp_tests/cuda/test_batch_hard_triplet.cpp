@@ -14,8 +14,8 @@ TEST(batches_in_clusters) {
   pyreid::test::check_triplet_batches<double, Clusters, true>();
 }
 
-TEST(sizes) { pyreid::test::check_sizes<Blocks, true>(); }
-TEST(sizes_in_clusters) { pyreid::test::check_sizes<Clusters, true>(); }
+TEST(sizes) { pyreid::test::check_sizes<Blocks, true>(pyreid::test::kBlockSizes); }
+TEST(sizes_in_clusters) { pyreid::test::check_sizes<Clusters, true>(pyreid::test::kClusterSizes); }
 TEST(nan_in_clusters_is_not_lost) { pyreid::test::check_triplets_of_nan<Clusters, true>(); }
 TEST(paths_agree) { pyreid::test::check_paths_agree<true>(); }
 

@@ -446,8 +446,9 @@ void Machine::report_deadlock() {
     for (unsigned l = 0; l < kWarp; ++l) {
       const unsigned other = first + l;
       if (!(thread.mask >> l & 1)) continue;
-      if (other < n_ && block_->threads[other].state == State::kAtCollective && block_->threads[other].what == thread.what &&
-          block_->threads[other].mask == thread.mask && same(block_->threads[other].site, thread.site)) {
+      if (other < n_ && block_->threads[other].state == State::kAtCollective &&
+          block_->threads[other].what == thread.what && block_->threads[other].mask == thread.mask &&
+          same(block_->threads[other].site, thread.site)) {
         there |= 1u << l;
       } else if (elsewhere.empty()) {
         elsewhere = "lane " + std::to_string(l) + " " + (other < n_ ? where_is(other) : "does not exist");
@@ -468,8 +469,9 @@ void Machine::report_deadlock() {
   while (block_->threads[waits].state != State::kAtBarrier) ++waits;
   while (block_->threads[gone].state != State::kReturned) ++gone;
   report("divergent barrier: " + std::to_string(block_->waiting) + " of " + std::to_string(n_) + " threads, such as " +
-         name_of(block_->threads[waits].index) + ", wait at " + block_->threads[waits].what + " (" + at(block_->threads[waits].site) +
-         "); the others, such as " + name_of(block_->threads[gone].index) + ", have returned");
+         name_of(block_->threads[waits].index) + ", wait at " + block_->threads[waits].what + " (" +
+         at(block_->threads[waits].site) + "); the others, such as " + name_of(block_->threads[gone].index) +
+         ", have returned");
 }
 
 // The last lane of the mask to arrive does the work for all of them.

@@ -5,14 +5,14 @@
 //
 // Small batches: small_triplet.cuh, one launch.
 //
-// Large batches: cuBLAS has computed all inner products p; certified_pairs follows with a block per anchor. Of a pair it
-// knows n_i + n_j - 2 p_ij (n: squared norms) and a bound on what that lost to rounding, so it knows an interval that
-// holds the squared distance. Its first pass over the row of products finds what the hardest distance must at least
-// reach; its second one sums the differences of the few pairs whose intervals do, a warp per pair, and compares those.
-// So the pairs and their distances are those of the sums of differences, ties of equal rows included; they depend neither
-// on how cuBLAS rounds nor on whether it may use TF32, which the bound covers. It reads B^2 products twice (the second
-// time from the caches) and about 3 rows of D for each anchor and side. An anchor whose rows are all equally far, up to
-// the bound, is summed in full.
+// Large batches: cuBLAS has computed all inner products p; certified_pairs follows with a block per anchor. Of a pair
+// it knows n_i + n_j - 2 p_ij (n: squared norms) and a bound on what that lost to rounding, so it knows an interval
+// that holds the squared distance. Its first pass over the row of products finds what the hardest distance must at
+// least reach; its second one sums the differences of the few pairs whose intervals do, a warp per pair, and compares
+// those. So the pairs and their distances are those of the sums of differences, ties of equal rows included; they
+// depend neither on how cuBLAS rounds nor on whether it may use TF32, which the bound covers. It reads B^2 products
+// twice (the second time from the caches) and about 3 rows of D for each anchor and side. An anchor whose rows are all
+// equally far, up to the bound, is summed in full.
 //
 // gradient: a block for one or four rows i, and a part of the columns where the batch is small. It lists the pairs that
 // hold i, in the order of the anchors (ballots and counts, 1024 anchors at a time), and then adds their differences in
@@ -104,7 +104,8 @@ __device__ __forceinline__ void store_anchor(int64_t i, int64_t b, Candidate<T> 
 }
 
 template <class T, int kRows, bool kClusters, bool kPacks>
-__global__ __launch_bounds__(kSmallThreads) void small_hard_triplet_kernel(SmallTriplet<T> args, int32_t* pairs) {
+__global__ __launch_bounds__(kSmallThreads, sizeof(T) == 4 ? 2 : 1) void small_hard_triplet_kernel(SmallTriplet<T> args,
+                                                                                                   int32_t* pairs) {
   small_triplet<T, kRows, kClusters, kPacks>(args, [&](int i, const T* row, const int64_t* labels) {
     Candidate<T> positive = {T(0), -1}, negative = {T(0), -1};
     for (int j = threadIdx.x % kWarpSize; j < args.b; j += kWarpSize) {
@@ -166,7 +167,7 @@ __device__ __forceinline__ T warp_squared_distance(const T* __restrict__ a, cons
 }
 
 template <class T, bool kPacks>
-__global__ __launch_bounds__(kThreads) void certified_pairs_kernel(
+__global__ __launch_bounds__(kThreads, 2) void certified_pairs_kernel(
     const T* __restrict__ x, const T* __restrict__ products, const T* __restrict__ norms,
     const int64_t* __restrict__ labels, int64_t b, int64_t d, ProductError<T> error, Margin margin, Reduction reduction,
     T* __restrict__ losses, int32_t* __restrict__ pairs, T* __restrict__ slopes) {
@@ -246,12 +247,9 @@ struct Columns {
 };
 
 template <class T, bool kPacks>
-__global__ __launch_bounds__(kThreads) void hard_gradient_kernel(const T* __restrict__ grad, bool per_anchor,
-                                                                 const T* __restrict__ x,
-                                                                 const int32_t* __restrict__ pairs,
-                                                                 const T* __restrict__ slopes, int64_t b, int64_t d,
-                                                                 int rows, int64_t slab, int64_t slabs, int64_t items,
-                                                                 T* dx) {
+__global__ __launch_bounds__(kThreads) void hard_gradient_kernel(
+    const T* __restrict__ grad, bool per_anchor, const T* __restrict__ x, const int32_t* __restrict__ pairs,
+    const T* __restrict__ slopes, int64_t b, int64_t d, int rows, int64_t slab, int64_t slabs, int64_t items, T* dx) {
   using Row = Columns<T, kPacks>;
   __shared__ T weights[kListed + 2];
   __shared__ int others[kListed + 2];

@@ -8,17 +8,18 @@
 //
 // Large batches: self_distances.cu writes the squared distances where the weights will lie (or in parts beside them,
 // below about a thousand rows), and weighted_means follows with a block per anchor: one B x B matrix in all. A product
-// of matrices in full float32 would gain nothing over the differences: it takes B^2 D multiply-adds for all pairs, where
-// the differences take a subtraction and a multiply-add for half of them, and then neither cancellation nor the
+// of matrices in full float32 would gain nothing over the differences: it takes B^2 D multiply-adds for all pairs,
+// where the differences take a subtraction and a multiply-add for half of them, and then neither cancellation nor the
 // program's choice of TF32 is there to be mended.
 //
-// gradient: row i of dx is the sum over j of (g_i w_ij + g_j w_ji) (x_i - x_j). A thread holds 4 rows of 4 columns (2 of
-// doubles): 32 instructions of arithmetic for two 128-bit loads, of a row j, straight from the caches, and of 4 weights
-// from shared memory. A block computes 64 rows, or 16 where the batch is small: there its warps share the rows j out
-// among them in four parts, whose sums are added in order, so that B = 72, D = 2048 gives 160 blocks. The differences are
-// formed one by one, since a product of matrices would lose the digits of near duplicates, whose weights are large. Reads
-// B^2 D / 64 features (/ 16 in small batches) and 2 B^2 D / 64 weights, mostly from the second-level cache; writes B D.
-// All sums run in a fixed order, so results repeat bit for bit. Arithmetic is in T (float or double).
+// gradient: row i of dx is the sum over j of (g_i w_ij + g_j w_ji) (x_i - x_j). A thread holds 4 rows of 4 columns (2
+// of doubles): 32 instructions of arithmetic for two 128-bit loads, of a row j, straight from the caches, and of 4
+// weights from shared memory. A block computes 64 rows, or 16 where the batch is small: there its warps share the rows
+// j out among them in four parts, whose sums are added in order, so that B = 72, D = 2048 gives 160 blocks. The
+// differences are formed one by one, since a product of matrices would lose the digits of near duplicates, whose
+// weights are large. Reads B^2 D / 64 features (/ 16 in small batches) and 2 B^2 D / 64 weights, mostly from the
+// second-level cache; writes B D. All sums run in a fixed order, so results repeat bit for bit. Arithmetic is in T
+// (float or double).
 #include "csrc/cuda/batch_soft_triplet.cuh"
 
 #include "csrc/cuda/pack.cuh"
@@ -131,10 +132,12 @@ __device__ __forceinline__ void weighted_means(const Team& team, int64_t i, cons
 }
 
 template <class T, int kRows, bool kClusters, bool kPacks>
-__global__ __launch_bounds__(kSmallThreads) void small_soft_triplet_kernel(SmallTriplet<T> args, T* weights) {
+__global__ __launch_bounds__(kSmallThreads, sizeof(T) == 4 ? 2 : 1) void small_soft_triplet_kernel(SmallTriplet<T> args,
+                                                                                                   T* weights) {
   small_triplet<T, kRows, kClusters, kPacks>(args, [&](int i, T* row, const int64_t* labels) {
-    weighted_means(WarpTeam{}, i, labels, args.b, [&](int64_t j) { return row[j]; }, args.margin, args.reduction, row,
-                   weights + static_cast<int64_t>(i) * args.b, args.losses, args.slopes);
+    weighted_means(
+        WarpTeam{}, i, labels, args.b, [&](int64_t j) { return row[j]; }, args.margin, args.reduction, row,
+        weights + static_cast<int64_t>(i) * args.b, args.losses, args.slopes);
   });
 }
 
@@ -164,15 +167,14 @@ __global__ void weighted_means_kernel(const T* squared, const int64_t* __restric
 }
 
 constexpr int kThreadRows = 4;
-constexpr int kPackColumns = 16;     // packs of a tile's width
-constexpr int kTileWeights = 4096;   // rows of a tile times rows j at once
-constexpr int kPad = 4;              // keeps 4 weights aligned and their banks apart
+constexpr int kPackColumns = 16;    // packs of a tile's width
+constexpr int kTileWeights = 4096;  // rows of a tile times rows j at once
+constexpr int kPad = 4;             // keeps 4 weights aligned and their banks apart
 
 // kSlices: into how many parts the rows j are shared out.
 template <class T, int kSlices, bool kPacks>
 __global__ __launch_bounds__(kThreads) void soft_gradient_kernel(const T* __restrict__ grad, bool per_anchor,
-                                                                 const T* __restrict__ x,
-                                                                 const T* __restrict__ weights,
+                                                                 const T* __restrict__ x, const T* __restrict__ weights,
                                                                  const T* __restrict__ slopes, int64_t b, int64_t d,
                                                                  int64_t column_tiles, int64_t tiles,
                                                                  T* __restrict__ dx) {
@@ -364,11 +366,11 @@ void batch_soft_triplet_backward(const T* grad, bool per_anchor, const T* x, con
   }
 }
 
-#define PYREID_INSTANTIATE(T)                                                                                         \
-  template bool soft_triplet_clusters<T>();                                                                           \
-  template void batch_soft_triplet(const T*, const int64_t*, int64_t, int64_t, bool, Margin, Reduction, T*, T*, T*,   \
-                                   T*, T*, cudaStream_t);                                                             \
-  template void batch_soft_triplet_backward(const T*, bool, const T*, const T*, const T*, int64_t, int64_t, T*,       \
+#define PYREID_INSTANTIATE(T)                                                                                       \
+  template bool soft_triplet_clusters<T>();                                                                         \
+  template void batch_soft_triplet(const T*, const int64_t*, int64_t, int64_t, bool, Margin, Reduction, T*, T*, T*, \
+                                   T*, T*, cudaStream_t);                                                           \
+  template void batch_soft_triplet_backward(const T*, bool, const T*, const T*, const T*, int64_t, int64_t, T*,     \
                                             cudaStream_t);
 PYREID_INSTANTIATE(float)
 PYREID_INSTANTIATE(double)

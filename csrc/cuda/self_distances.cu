@@ -1,11 +1,12 @@
 // All squared distances between the rows of one matrix, by differences: near duplicates keep their digits.
 //
-// A block computes a 64 x 64 tile of the lower triangle over one part of the columns: 256 threads with 4 x 4 pairs each,
-// features in pieces of 32 columns through shared memory, transposed, so that a thread reads 4 rows with one 128-bit
-// load: 32 instructions of arithmetic for 2 loads, and the next piece is on its way from global memory meanwhile. Tiles
-// below the diagonal are also written transposed, so the matrix is exactly symmetric. Reads B^2 D / 64 elements, mostly
-// from the second-level cache; writes splits B^2. Every pair is summed column by column in the same order, so equal rows
-// have equal distances to any third one, and results repeat bit for bit. Arithmetic is in T (float or double).
+// A block computes a 64 x 64 tile of the lower triangle over one part of the columns: 256 threads with 4 x 4 pairs
+// each, features in pieces of 32 columns through shared memory, transposed, so that a thread reads 4 rows with one
+// 128-bit load: 32 instructions of arithmetic for 2 loads, and the next piece is on its way from global memory
+// meanwhile. Tiles below the diagonal are also written transposed, so the matrix is exactly symmetric. Reads B^2 D / 64
+// elements, mostly from the second-level cache; writes splits B^2. Every pair is summed column by column in the same
+// order, so equal rows have equal distances to any third one, and results repeat bit for bit. Arithmetic is in T (float
+// or double).
 #include "csrc/cuda/self_distances.cuh"
 
 #include "csrc/cuda/launch.cuh"
@@ -15,9 +16,9 @@ namespace pyreid::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kSide = 16;                        // threads along each side of a tile
-constexpr int kPairs = kDistanceTile / kSide;    // pairs along each side of a thread
-constexpr int kPad = 4;                          // keeps 4 rows aligned and their banks apart
+constexpr int kSide = 16;                                          // threads along each side of a tile
+constexpr int kPairs = kDistanceTile / kSide;                      // pairs along each side of a thread
+constexpr int kPad = 4;                                            // keeps 4 rows aligned and their banks apart
 constexpr int kLoads = kDistanceTile * kDistancePiece / kThreads;  // of a thread, for each side
 
 // Tiles of the lower triangle are numbered row by row: tile (i, j) is i (i + 1) / 2 + j.

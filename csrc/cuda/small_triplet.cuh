@@ -9,15 +9,16 @@
 //   lanes' sums are added by a butterfly that halves the number of rows at each step, (kRows - 1) + 5 - log2(kRows)
 //   shuffles for kRows results. Each block reads B D / parts elements, all together B^2 D / kRows: 10 MB at B = 72, 67
 //   MB at B = 256 (with 8 anchors), 2 and 12 us of second-level bandwidth, beside 1 and 10 us of arithmetic.
-// - Exchange of the parts' sums. On Hopper and later the group is a thread-block cluster: after a cluster barrier, block
+// - Exchange of the parts' sums. On Hopper and later the group is a thread-block cluster: after a cluster barrier,
+// block
 //   r adds the sums of row r (and r + parts) from the shared memory of all blocks. Elsewhere blocks write their sums to
 //   global memory, and the last one of the group to arrive adds them for all rows. Where there are no counters left for
 //   that, one block does all parts. All three add the parts in order, so all give the same bits.
 // - A warp for each anchor does the mining, or the weighted means, from shared memory, and writes the anchor's loss.
 // - The last block of all (tickets.cuh) reduces the losses in the order of the anchors.
 // Distances are sums of squared differences: near duplicates keep their digits, the distance of i and j is that of j
-// and i bit for bit, and equal rows have equal distances to any third one. Which columns a lane holds does not depend on
-// the alignment of the rows, so neither do the results: they depend on values and shape alone. No float atomics.
+// and i bit for bit, and equal rows have equal distances to any third one. Which columns a lane holds does not depend
+// on the alignment of the rows, so neither do the results: they depend on values and shape alone. No float atomics.
 #pragma once
 #include <cstdint>
 #include <type_traits>
@@ -48,20 +49,20 @@ inline int small_parts(int64_t d) {
 
 template <class T>
 struct SmallTriplet {
-  const T* x;              // [B, D]
-  const int64_t* labels;   // [B]
-  int b;                   // above 0
+  const T* x;             // [B, D]
+  const int64_t* labels;  // [B]
+  int b;                  // above 0
   int64_t d;
-  int parts;               // of the columns
-  int blocks;              // of a group: parts, or 1 that does all parts
-  int64_t part_columns;    // of all parts but the last ones; whole pieces
-  T* partial;              // [parts, B, B], where a group is several blocks that are no cluster
-  int slot;                // of tickets, or kNoSlot: the losses are reduced by another launch
+  int parts;             // of the columns
+  int blocks;            // of a group: parts, or 1 that does all parts
+  int64_t part_columns;  // of all parts but the last ones; whole pieces
+  T* partial;            // [parts, B, B], where a group is several blocks that are no cluster
+  int slot;              // of tickets, or kNoSlot: the losses are reduced by another launch
   Margin margin;
   Reduction reduction;
-  T* losses;               // [B]
-  T* loss;                 // []
-  T* slopes;               // [slope_count]
+  T* losses;  // [B]
+  T* loss;    // []
+  T* slopes;  // [slope_count]
   int64_t slope_count;
 };
 

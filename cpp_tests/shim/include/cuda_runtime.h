@@ -34,12 +34,12 @@
 #define PYREID_UNPACK(...) __VA_ARGS__
 #define PYREID_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   PYREID_LAUNCH_CLUSTERS(kernel, grid, block, 1, shared_bytes, stream, __VA_ARGS__)
-#define PYREID_LAUNCH_CLUSTERS(kernel, grid, block, cluster, shared_bytes, stream, ...)               \
-  do {                                                                                                \
-    [[maybe_unused]] const cudaStream_t pyreid_stream = (stream);                                     \
-    ::pyreid::shim::launch(#kernel, reinterpret_cast<const void*>(PYREID_UNPACK kernel),              \
-                           ::pyreid::shim::Site{__FILE__, __LINE__}, (grid), (block), (shared_bytes), \
-                           [&] { PYREID_UNPACK kernel(__VA_ARGS__); }, (cluster));                    \
+#define PYREID_LAUNCH_CLUSTERS(kernel, grid, block, cluster, shared_bytes, stream, ...)                         \
+  do {                                                                                                          \
+    [[maybe_unused]] const cudaStream_t pyreid_stream = (stream);                                               \
+    ::pyreid::shim::launch(                                                                                     \
+        #kernel, reinterpret_cast<const void*>(PYREID_UNPACK kernel), ::pyreid::shim::Site{__FILE__, __LINE__}, \
+        (grid), (block), (shared_bytes), [&] { PYREID_UNPACK kernel(__VA_ARGS__); }, (cluster));                \
   } while (0)
 
 extern uint3 threadIdx, blockIdx;
