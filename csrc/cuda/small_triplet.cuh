@@ -1,7 +1,7 @@
 // The forward of a triplet loss on a small batch (at most kSmallBatch rows) in one launch.
 //
 // What bounds it is latency: at B = 72, D = 2048, reading the batch takes 0.1 us of an H200's bandwidth and the
-// differences 0.5 us of its arithmetic, but each launch costs 2 us and more. So all steps are one kernel, and the work
+// differences 0.7 us of its arithmetic, but each launch costs 2 us and more. So all steps are one kernel, and the work
 // is cut small: a group of `parts` blocks (1, 2, 4 or 8) owns kRows anchors, and each of its blocks sums the squared
 // differences to all B rows over its part of the columns. That is B / kRows * parts blocks: 144 at B = 72, D = 2048.
 // - Distances: a lane holds 8 columns of kRows anchors in registers and walks over the rows that its warp owns, loading
@@ -9,11 +9,10 @@
 //   lanes' sums are added by a butterfly that halves the number of rows at each step, (kRows - 1) + 5 - log2(kRows)
 //   shuffles for kRows results. Each block reads B D / parts elements, all together B^2 D / kRows: 10 MB at B = 72, 67
 //   MB at B = 256 (with 8 anchors), 2 and 12 us of second-level bandwidth, beside 1 and 10 us of arithmetic.
-// - Exchange of the parts' sums. On Hopper and later the group is a thread-block cluster: after a cluster barrier,
-// block
-//   r adds the sums of row r (and r + parts) from the shared memory of all blocks. Elsewhere blocks write their sums to
-//   global memory, and the last one of the group to arrive adds them for all rows. Where there are no counters left for
-//   that, one block does all parts. All three add the parts in order, so all give the same bits.
+// - Exchange of the parts' sums. On Hopper and later the group is a thread-block cluster: after a cluster barrier, each
+//   block adds the sums of one row, or of a few, from the shared memory of all blocks. Elsewhere blocks write their sums
+//   to global memory, and the last one of the group to arrive adds them for all rows. Where there are no counters left
+//   for that, one block does all parts. All three add the parts in order, so all give the same bits.
 // - A warp for each anchor does the mining, or the weighted means, from shared memory, and writes the anchor's loss.
 // - The last block of all (tickets.cuh) reduces the losses in the order of the anchors.
 // Distances are sums of squared differences: near duplicates keep their digits, the distance of i and j is that of j
