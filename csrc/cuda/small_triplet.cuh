@@ -10,9 +10,9 @@
 //   shuffles for kRows results. Each block reads B D / parts elements, all together B^2 D / kRows: 10 MB at B = 72, 67
 //   MB at B = 256 (with 8 anchors), 2 and 12 us of second-level bandwidth, beside 1 and 10 us of arithmetic.
 // - Exchange of the parts' sums. On Hopper and later the group is a thread-block cluster: after a cluster barrier, each
-//   block adds the sums of one row, or of a few, from the shared memory of all blocks. Elsewhere blocks write their sums
-//   to global memory, and the last one of the group to arrive adds them for all rows. Where there are no counters left
-//   for that, one block does all parts. All three add the parts in order, so all give the same bits.
+//   block adds the sums of one row, or of a few, from the shared memory of all blocks. Elsewhere blocks write their
+//   sums to global memory, and the last one of the group to arrive adds them for all rows. Where there are no counters
+//   left for that, one block does all parts. All three add the parts in order, so all give the same bits.
 // - A warp for each anchor does the mining, or the weighted means, from shared memory, and writes the anchor's loss.
 // - The last block of all (tickets.cuh) reduces the losses in the order of the anchors.
 // Distances are sums of squared differences: near duplicates keep their digits, the distance of i and j is that of j
