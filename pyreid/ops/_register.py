@@ -140,6 +140,34 @@ def check_gem_arguments(x: object, p: object, eps: float) -> None:
         raise ValueError(f"p: on {p.device}, but x is on {x.device}")
 
 
+def promoted_type(*tensors: Tensor) -> torch.dtype:
+    """The dtype of torch's arithmetic between these tensors of one dimension or more."""
+    dtype = tensors[0].dtype
+    for other in tensors[1:]:
+        dtype = torch.promote_types(dtype, other.dtype)
+    return dtype
+
+
+def check_mix_arguments(local: object, x: object, identity: object, mask: object) -> None:
+    """Raise TypeError or ValueError unless the arguments are those of ``masked_mix``."""
+    check_float_tensor("x", x, (3, 4))
+    assert isinstance(x, Tensor)
+    for name, value in (("local", local), ("identity", identity)):
+        check_float_tensor(name, value, (3, 4))
+        assert isinstance(value, Tensor)
+        if value.shape != x.shape:
+            raise ValueError(f"{name}: expected shape {tuple(x.shape)} to match x, got {tuple(value.shape)}")
+    check_float_tensor("mask", mask, (1, 2))
+    assert isinstance(mask, Tensor)
+    if mask.shape not in (x.shape[1:2], x.shape[:2]):
+        raise ValueError(
+            f"mask: expected shape ({x.shape[1]},) or {tuple(x.shape[:2])} to match x, got {tuple(mask.shape)}"
+        )
+    for name, value in (("local", local), ("identity", identity), ("mask", mask)):
+        if value.device != x.device:  # type: ignore[attr-defined]
+            raise ValueError(f"{name}: on {value.device}, but x is on {x.device}")  # type: ignore[attr-defined]
+
+
 def under_autocast(x: Tensor) -> bool:
     """Whether autocast is on for the device of ``x``."""
     return torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)

@@ -16,6 +16,8 @@ from pyreid.ops._register import (
     check_gem_arguments,
     check_labels,
     check_margin,
+    check_mix_arguments,
+    promoted_type,
     under_autocast,
     upcast,
 )
@@ -116,3 +118,12 @@ def gem_pool(x: Tensor, p: float | Tensor = 3.0, *, eps: float = 1e-6) -> Tensor
     mean = (x / largest).pow(exponent).mean(2, keepdim=True)
     pooled = torch.where(largest == torch.inf, largest, largest * mean.pow(1 / exponent))
     return pooled.squeeze(2).to(dtype)
+
+
+def masked_mix(local: Tensor, x: Tensor, identity: Tensor, mask: Tensor) -> Tensor:
+    """See :func:`pyreid.ops.masked_mix`."""
+    check_mix_arguments(local, x, identity, mask)
+    dtype = promoted_type(local, x, identity)
+    local, x, identity = (upcast(t.to(dtype)) for t in (local, x, identity))
+    mask = mask.to(x.dtype)[(..., *(None,) * (x.dim() - 2))]
+    return (mask * local + (1 - mask) * F.relu(x + identity)).to(dtype)
