@@ -148,24 +148,38 @@ def promoted_type(*tensors: Tensor) -> torch.dtype:
     return dtype
 
 
+def _check_like(name: str, value: object, x: Tensor) -> None:
+    """Raise TypeError or ValueError unless ``value`` is a floating-point tensor of the shape and device of ``x``."""
+    check_float_tensor(name, value, (x.dim(),))
+    assert isinstance(value, Tensor)
+    if value.shape != x.shape:
+        raise ValueError(f"{name}: expected shape {tuple(x.shape)} to match x, got {tuple(value.shape)}")
+    if value.device != x.device:
+        raise ValueError(f"{name}: on {value.device}, but x is on {x.device}")
+
+
 def check_mix_arguments(local: object, x: object, identity: object, mask: object) -> None:
     """Raise TypeError or ValueError unless the arguments are those of ``masked_mix``."""
     check_float_tensor("x", x, (3, 4))
     assert isinstance(x, Tensor)
-    for name, value in (("local", local), ("identity", identity)):
-        check_float_tensor(name, value, (3, 4))
-        assert isinstance(value, Tensor)
-        if value.shape != x.shape:
-            raise ValueError(f"{name}: expected shape {tuple(x.shape)} to match x, got {tuple(value.shape)}")
+    _check_like("local", local, x)
+    _check_like("identity", identity, x)
     check_float_tensor("mask", mask, (1, 2))
     assert isinstance(mask, Tensor)
     if mask.shape not in (x.shape[1:2], x.shape[:2]):
-        raise ValueError(
-            f"mask: expected shape ({x.shape[1]},) or {tuple(x.shape[:2])} to match x, got {tuple(mask.shape)}"
-        )
-    for name, value in (("local", local), ("identity", identity), ("mask", mask)):
-        if value.device != x.device:  # type: ignore[attr-defined]
-            raise ValueError(f"{name}: on {value.device}, but x is on {x.device}")  # type: ignore[attr-defined]
+        expected = f"({x.shape[1]},) or {tuple(x.shape[:2])}"
+        raise ValueError(f"mask: expected shape {expected} to match x, got {tuple(mask.shape)}")
+    if mask.device != x.device:
+        raise ValueError(f"mask: on {mask.device}, but x is on {x.device}")
+
+
+def check_gate_arguments(x: object, gate: object) -> None:
+    """Raise TypeError or ValueError unless the arguments are those of ``gate_and_pool``."""
+    check_float_tensor("x", x, (3, 4))
+    assert isinstance(x, Tensor)
+    if 0 in x.shape[2:]:
+        raise ValueError(f"x: expected at least one position to pool over, got shape {tuple(x.shape)}")
+    _check_like("gate", gate, x)
 
 
 def under_autocast(x: Tensor) -> bool:

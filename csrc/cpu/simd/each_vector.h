@@ -64,14 +64,4 @@ inline void each_vector(int64_t begin, int64_t end, Body body) {
   }
 }
 
-// v as it will be read after it was stored.
-template <class S, class T>
-inline Vec<T> as_stored(Vec<T> v) {
-  if constexpr (sizeof(S) == sizeof(T)) {
-    return v;
-  } else {
-    return widen(S{}, narrow(S{}, v));
-  }
-}
-
 }  // namespace pyreid::cpu::PYREID_ISA
