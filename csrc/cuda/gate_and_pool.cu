@@ -5,8 +5,8 @@
 // backward kernel forms g = dlocal + davg / n, plus dlargest at the place of the maximum, and from it dx = g s and
 // dgate = g x s (1 - s) where s x > 0, s being the sigmoid. Bytes: forward 2 reads and 1 write of a feature map,
 // backward 3 reads and 2 writes; a gradient that is missing is not read. Arithmetic is in float for half types, else in
-// the type of the maps. s and 1 - s come from e^-|gate|, so that neither loses digits; float uses the hardware's e^x
-// and reciprocal, each within 2 units in the last place. A thread adds every 32nd or 256th pack of a row, one after the
+// the type of the maps. s and 1 - s come from e^-|gate|, so that neither loses digits; float uses the hardware's
+// reciprocal, which is within 2 units in the last place. A thread adds every 32nd or 256th pack of a row, one after the
 // other. No atomics, all orders fixed: results repeat bit for bit.
 #include "csrc/cuda/gate_and_pool.cuh"
 
@@ -25,7 +25,7 @@ template <class S>
 using Compute = std::conditional_t<std::is_same_v<S, double>, double, float>;
 
 // e^x for x <= 0
-__device__ __forceinline__ float exp_nonpositive(float x) { return __expf(x); }
+__device__ __forceinline__ float exp_nonpositive(float x) { return expf(x); }
 __device__ __forceinline__ double exp_nonpositive(double x) { return exp(x); }
 __device__ __forceinline__ float reciprocal(float x) { return __fdividef(1.0f, x); }
 __device__ __forceinline__ double reciprocal(double x) { return 1.0 / x; }
