@@ -47,9 +47,7 @@ def _backward(
     ctx: Any, dlocal: Tensor | None, davg: Tensor | None, dlargest: Tensor | None, _: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None]:
     for_x, for_gate = ctx.needs_input_grad
-    dx, dgate = torch.ops.pyreid.gate_and_pool_backward(
-        dlocal, davg, dlargest, *ctx.saved_tensors, for_x, for_gate
-    )
+    dx, dgate = torch.ops.pyreid.gate_and_pool_backward(dlocal, davg, dlargest, *ctx.saved_tensors, for_x, for_gate)
     return dx if for_x else None, dgate if for_gate else None
 
 
