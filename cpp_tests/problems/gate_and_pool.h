@@ -120,8 +120,9 @@ void check_gate(const GateProblem<S>& problem, int given, int wanted) {
 
 template <class S, class T, class Backend>
 void check_gate_of_random_rows() {
-  // Fewer positions than a warp has lanes, and more than 1024; more rows than blocks of either kind
-  constexpr int64_t kShapes[][2] = {{1, 1}, {15, 49}, {26, 128}, {7, 1037}, {43, 33}, {3, 2}, {0, 5}};
+  // Fewer positions than a warp has lanes, and more than 1024; more rows than blocks of either kind; more elements than
+  // one thread takes
+  constexpr int64_t kShapes[][2] = {{1, 1}, {15, 49}, {26, 128}, {7, 1037}, {43, 33}, {3, 2}, {0, 5}, {80, 1037}};
   for (const auto& [rows, n] : kShapes) {
     check_gate<S, T, Backend>(GateProblem<S>::random(Backend{}, rows, n), 7, 3);
   }

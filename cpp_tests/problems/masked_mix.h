@@ -137,6 +137,9 @@ void check_mix_of_random_maps() {
     }
   });
   for (const bool channels_last : {false, true}) {
+    // more elements than one thread takes
+    const MixShape large{2, 40, 1037, channels_last, false};
+    check_mix<S, T, Backend>(MixProblem<S, T>::random(Backend{}, large, 0), true, true, true);
     const auto problem = MixProblem<S, T>::random(Backend{}, MixShape{2, 8, 67, channels_last, true}, 0);
     for (int wanted = 0; wanted < 7; ++wanted) {
       check_mix<S, T, Backend>(problem, wanted & 1, wanted & 2, wanted & 4);
