@@ -199,6 +199,48 @@ def check_gem_arguments(x: object, p: object, eps: float) -> None:
         raise ValueError(f"p: on {p.device}, but x is on {x.device}")
 
 
+def promoted_type(*tensors: Tensor) -> torch.dtype:
+    """The dtype of torch's arithmetic between these tensors of one dimension or more."""
+    dtype = tensors[0].dtype
+    for other in tensors[1:]:
+        dtype = torch.promote_types(dtype, other.dtype)
+    return dtype
+
+
+def _check_like(name: str, value: object, x: Tensor) -> None:
+    """Raise TypeError or ValueError unless ``value`` is a floating-point tensor of the shape and device of ``x``."""
+    check_float_tensor(name, value, (x.dim(),))
+    assert isinstance(value, Tensor)
+    if value.shape != x.shape:
+        raise ValueError(f"{name}: expected shape {tuple(x.shape)} to match x, got {tuple(value.shape)}")
+    if value.device != x.device:
+        raise ValueError(f"{name}: on {value.device}, but x is on {x.device}")
+
+
+def check_mix_arguments(local: object, x: object, identity: object, mask: object) -> None:
+    """Raise TypeError or ValueError unless the arguments are those of ``masked_mix``."""
+    check_float_tensor("x", x, (3, 4))
+    assert isinstance(x, Tensor)
+    _check_like("local", local, x)
+    _check_like("identity", identity, x)
+    check_float_tensor("mask", mask, (1, 2))
+    assert isinstance(mask, Tensor)
+    if mask.shape not in (x.shape[1:2], x.shape[:2]):
+        expected = f"({x.shape[1]},) or {tuple(x.shape[:2])}"
+        raise ValueError(f"mask: expected shape {expected} to match x, got {tuple(mask.shape)}")
+    if mask.device != x.device:
+        raise ValueError(f"mask: on {mask.device}, but x is on {x.device}")
+
+
+def check_gate_arguments(x: object, gate: object) -> None:
+    """Raise TypeError or ValueError unless the arguments are those of ``gate_and_pool``."""
+    check_float_tensor("x", x, (3, 4))
+    assert isinstance(x, Tensor)
+    if 0 in x.shape[2:]:
+        raise ValueError(f"x: expected at least one position to pool over, got shape {tuple(x.shape)}")
+    _check_like("gate", gate, x)
+
+
 def under_autocast(x: Tensor) -> bool:
     """Whether autocast is on for the device of ``x``."""
     return torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
