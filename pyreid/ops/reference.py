@@ -13,6 +13,7 @@ from pyreid.ops._register import (
     Reduction,
     check_choice,
     check_float_tensor,
+    check_gate_arguments,
     check_gem_arguments,
     check_labels,
     check_margin,
@@ -116,3 +117,19 @@ def gem_pool(x: Tensor, p: float | Tensor = 3.0, *, eps: float = 1e-6) -> Tensor
     mean = (x / largest).pow(exponent).mean(2, keepdim=True)
     pooled = torch.where(largest == torch.inf, largest, largest * mean.pow(1 / exponent))
     return pooled.squeeze(2).to(dtype)
+
+
+def spatial_gate(
+    x: Tensor, weight1: Tensor, weight2: Tensor, *, negative_slope: float = 0.01
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See :func:`pyreid.ops.spatial_gate`."""
+    check_gate_arguments(x, weight1, weight2, negative_slope)
+    dtype, x = x.dtype, upcast(x)
+    with torch.autocast(x.device.type, enabled=False):  # which would convolve in half precision
+        gate = F.conv2d(x, weight1.to(x.dtype), padding=1, groups=x.shape[1])
+        gate = F.conv2d(F.leaky_relu(gate, negative_slope), weight2.to(x.dtype), padding=1, groups=x.shape[1])
+    local = F.relu(torch.sigmoid(gate) * x)
+    # argmax takes the first position under ties, and the gradient flows to that one alone
+    flat = local.flatten(2)
+    largest = flat.gather(2, flat.argmax(2, keepdim=True)).squeeze(2)
+    return local.to(dtype), flat.mean(2).to(dtype), largest.to(dtype)
