@@ -13,11 +13,20 @@ from pyreid import ops
 from pyreid.losses import BatchHardTripletLoss, BatchSoftTripletLoss
 
 LABELS = torch.arange(4).repeat(2)
+FILTERS = torch.ones(1, 1, 3, 3) / 9
+
+
+def gate(x: Tensor) -> Tensor:
+    local, avg, largest = ops.spatial_gate(x[None, None], FILTERS, FILTERS)
+    return local.sum() + avg.sum() + largest.sum()
+
+
 CALLS: dict[str, Callable[[Tensor], Tensor]] = {
     "pairwise_distance": lambda x: ops.pairwise_distance(x).sum(),
     "batch_hard_triplet": lambda x: ops.batch_hard_triplet(x, LABELS),
     "batch_soft_triplet": lambda x: ops.batch_soft_triplet(x, LABELS),
     "gem_pool": lambda x: ops.gem_pool(x[None]).sum(),
+    "spatial_gate": gate,
 }
 
 
@@ -46,6 +55,8 @@ def test_compiles_with_dynamic_shapes(name: str) -> None:
             return ops.pairwise_distance(x).sum()
         if name == "gem_pool":
             return ops.gem_pool(x[None]).sum()
+        if name == "spatial_gate":
+            return gate(x)
         return getattr(ops, name)(x, labels, margin=0.3)
 
     torch._dynamo.reset()
