@@ -148,15 +148,26 @@ struct Filter {
   Vec<T> tap[kTaps];
 };
 
+// A tap of every lane's filter in each vector
 template <class T>
-Filter<T> load_filter(const T* weights, int64_t first, int64_t count, int64_t channels, bool flip) {
-  Filter<T> filter;
-  for (int64_t k = 0; k < kTaps; ++k) {
-    for (int64_t l = 0; l < kLanes<T>; ++l) {
-      const int64_t channel = (first + smaller(l, count - 1)) % channels;
-      filter.tap[k][l] = weights[channel * kTaps + (flip ? kTaps - 1 - k : k)];
-    }
+Filter<T> load_filter(const T* weights, int64_t first, int64_t count, int64_t channels) {
+  constexpr int64_t kStep = kLanes<T>, kWhole = kTaps / kStep * kStep, kRest = kTaps - kWhole;
+  const T* start[kStep];
+  int64_t channel = first % channels;
+  for (int64_t l = 0; l < kStep; ++l) {
+    start[l] = weights + channel * kTaps;
+    if (l + 1 < count) channel = channel + 1 == channels ? 0 : channel + 1;
   }
+  Filter<T> filter;
+  Vec<T> block[kStep];
+  for (int64_t k = 0; k < kWhole; k += kStep) {
+    for (int64_t l = 0; l < kStep; ++l) block[l] = load(start[l] + k);
+    transpose<T>(block);
+    for (int64_t i = 0; i < kStep; ++i) filter.tap[k + i] = block[i];
+  }
+  for (int64_t l = 0; l < kStep; ++l) block[l] = load_partial(start[l] + kWhole, kRest, T(0));
+  transpose<T>(block);
+  for (int64_t i = 0; i < kRest; ++i) filter.tap[kWhole + i] = block[i];
   return filter;
 }
 
@@ -176,6 +187,13 @@ struct Window {
     Vec<T> sum = value[0] * filter.tap[0];
 #pragma GCC unroll 8
     for (int64_t k = 1; k < kTaps; ++k) sum += value[k] * filter.tap[k];
+    return sum;
+  }
+  // The filter turned round: the gradient of a convolution by its input
+  Vec<T> convolve_back(const Filter<T>& filter) const {
+    Vec<T> sum = value[0] * filter.tap[kTaps - 1];
+#pragma GCC unroll 8
+    for (int64_t k = 1; k < kTaps; ++k) sum += value[k] * filter.tap[kTaps - 1 - k];
     return sum;
   }
 };
@@ -220,8 +238,8 @@ void gate_group_impl(const S* x, const T* weight1, const T* weight2, int64_t fir
   constexpr int64_t kStep = kLanes<T>;
   const int64_t positions = height * width;
   const Planes<S> planes(x, first, count, positions);
-  const Filter<T> filter1 = load_filter(weight1, first, count, channels, false);
-  const Filter<T> filter2 = load_filter(weight2, first, count, channels, false);
+  const Filter<T> filter1 = load_filter(weight1, first, count, channels);
+  const Filter<T> filter2 = load_filter(weight2, first, count, channels);
   const Ring<T, 3> inputs(scratch, width), hidden(scratch, width);
   const Source<S> source(&planes, scratch, height, width);
   const Sink<S> sink(local + first * positions, scratch, count, height, width);
@@ -310,10 +328,8 @@ void gate_gradient_group_impl(const S* dlocal, const S* davg, const S* dmax, con
   const int64_t positions = height * width;
   const Planes<S> planes(x, first, count, positions);
   const Planes<S> gradients(dlocal == nullptr ? x : dlocal, first, count, positions);
-  const Filter<T> filter1 = load_filter(weight1, first, count, channels, false);
-  const Filter<T> filter2 = load_filter(weight2, first, count, channels, false);
-  const Filter<T> flipped1 = load_filter(weight1, first, count, channels, true);
-  const Filter<T> flipped2 = load_filter(weight2, first, count, channels, true);
+  const Filter<T> filter1 = load_filter(weight1, first, count, channels);
+  const Filter<T> filter2 = load_filter(weight2, first, count, channels);
   const Ring<T, 5> inputs(scratch, width);
   // h, leaky(h), dloss/da, dloss/dx without the way through h, dloss/dh
   const Ring<T, 3> plain(scratch, width), hidden(scratch, width), dgate(scratch, width), direct(scratch, width),
@@ -377,7 +393,7 @@ void gate_gradient_group_impl(const S* dlocal, const S* davg, const S* dmax, con
         const int64_t end = smaller(width, begin + kColumnsPerSum);
         TapSums<T> taps(sums1.sums);
         for (int64_t c = begin; c < end; ++c) {
-          const Vec<T> dl = Window<T>(above, middle, below, c).convolve(flipped2);
+          const Vec<T> dl = Window<T>(above, middle, below, c).convolve_back(filter2);
           const Vec<T> dh = load(h + c * kStep) > Vec<T>{} ? dl : dl * slope;
           store(out + c * kStep, dh);
           taps.add(Window<T>(inputs[r - 1], inputs[r], inputs[r + 1], c), dh);
@@ -392,7 +408,7 @@ void gate_gradient_group_impl(const S* dlocal, const S* davg, const S* dmax, con
       const T *above = dplain[r - 1], *middle = dplain[r], *below = dplain[r + 1], *in = direct[r] + kStep;
       T* out = sink.row(r);
       for (int64_t c = 0; c < width; ++c) {
-        store(out + c * kStep, load(in + c * kStep) + Window<T>(above, middle, below, c).convolve(flipped1));
+        store(out + c * kStep, load(in + c * kStep) + Window<T>(above, middle, below, c).convolve_back(filter1));
       }
       sink.done(r);
     }
@@ -400,13 +416,12 @@ void gate_gradient_group_impl(const S* dlocal, const S* davg, const S* dmax, con
   if (dweights == nullptr) return;
   sums1.flush();
   sums2.flush();
-  for (int64_t l = 0; l < count; ++l) {
-    T* out = dweights + (first + l) * 2 * kTaps;
-    for (int64_t k = 0; k < kTaps; ++k) {
-      out[k] = static_cast<T>(sums1.totals[k * kStep + l]);
-      out[kTaps + k] = static_cast<T>(sums2.totals[k * kStep + l]);
-    }
+  T sums[2 * kTaps * kStep];
+  for (int64_t i = 0; i < kTaps * kStep; ++i) {
+    sums[i] = static_cast<T>(sums1.totals[i]);
+    sums[kTaps * kStep + i] = static_cast<T>(sums2.totals[i]);
   }
+  store_positions(sums, 0, 2 * kTaps, count, 2 * kTaps, dweights + first * 2 * kTaps);
 }
 
 template <class T>
