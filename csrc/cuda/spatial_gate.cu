@@ -30,6 +30,11 @@ constexpr int kWarpPlanes = 4;  // planes of a block that has a warp for each
 constexpr int64_t kLargestWarpPlane = 256;
 constexpr int64_t kSharedBytes = 46 * 1024;  // of the 48 KB that need no opt-in; static arrays take the rest
 
+// Blocks of a multiprocessor that registers must suffice for: 128 registers in float and all 255 in double. Left to
+// itself, ptxas spills a few values for the sake of more.
+template <class T, int kThreads>
+constexpr int kResidentBlocks = sizeof(T) == 4 ? 512 / kThreads : 1;
+
 __device__ __forceinline__ float exponential(float x) { return expf(x); }
 __device__ __forceinline__ double exponential(double x) { return exp(x); }
 
@@ -240,7 +245,7 @@ __device__ __forceinline__ bool beats(T value, int position, T best, int best_po
 }
 
 template <class S, class T, int kGroup, int kPlanes, bool kPacked>
-__global__ void __launch_bounds__(kGroup* kPlanes)
+__global__ void __launch_bounds__(kGroup* kPlanes, kResidentBlocks<T, kGroup * kPlanes>)
     gate_kernel(const S* __restrict__ x, const T* __restrict__ weight1, const T* __restrict__ weight2, int64_t planes,
                 int64_t channels, Tiling t, T slope, S* __restrict__ local, S* __restrict__ avg, S* __restrict__ max,
                 int64_t* __restrict__ argmax) {
@@ -343,7 +348,7 @@ __device__ __forceinline__ void write_tap_sums(const T (&taps)[kTaps], T* sums) 
 }
 
 template <class S, class T, int kGroup, int kPlanes, bool kPacked>
-__global__ void __launch_bounds__(kGroup* kPlanes)
+__global__ void __launch_bounds__(kGroup* kPlanes, kResidentBlocks<T, kGroup * kPlanes>)
     gate_gradient_kernel(const S* __restrict__ dlocal, const S* __restrict__ davg, const S* __restrict__ dmax,
                          const S* __restrict__ x, const T* __restrict__ weight1, const T* __restrict__ weight2,
                          const int64_t* __restrict__ argmax, int64_t planes, int64_t channels, Tiling t, T slope,

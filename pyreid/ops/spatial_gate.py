@@ -35,7 +35,8 @@ def _fake_backward(
     needs_weights: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     dx = x.new_empty(x.shape if needs_x else (0,))
-    return dx, *(w.new_empty(w.shape if needs_weights else (0,)) for w in (weight1, weight2))
+    dweight1, dweight2 = (w.new_empty(w.shape if needs_weights else (0,)) for w in (weight1, weight2))
+    return dx, dweight1, dweight2
 
 
 def _setup_context(
