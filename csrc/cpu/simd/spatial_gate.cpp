@@ -18,6 +18,9 @@ constexpr int64_t kBatchPositions = 128;
 // Sums in T take so many terms, or a row's more, before they go into totals in double.
 constexpr int64_t kTermsPerSum = 64;
 constexpr int64_t kColumnsPerSum = 256;
+// A group of small planes is read in jumps that the hardware does not foresee: the next one is fetched into the cache
+// meanwhile, if it has room for so many bytes.
+constexpr int64_t kPrefetchBytes = 1 << 17;
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -34,7 +37,10 @@ inline int64_t row_size(int64_t width) {
 template <class S>
 struct Planes {
   const S* start[kLanes<Compute<S>>];
+  int64_t ahead;  // from a value to the one that the next group has in its place, or 0
   Planes(const S* x, int64_t first, int64_t count, int64_t positions) {
+    const int64_t group = kLanes<Compute<S>> * positions;
+    ahead = group * static_cast<int64_t>(sizeof(S)) <= kPrefetchBytes ? group : 0;
     for (int64_t l = 0; l < kLanes<Compute<S>>; ++l) start[l] = x + (first + smaller(l, count - 1)) * positions;
   }
 };
@@ -53,7 +59,11 @@ void load_positions(const Planes<S>& planes, int64_t offset, int64_t n, T* to) {
   for (int64_t i = 0; i < n; i += kStep) {
     const int64_t begin = smaller(i, n - kStep);  // the last block overlaps the one before
 #pragma GCC unroll 16
-    for (int64_t l = 0; l < kStep; ++l) block[l] = load_values(planes.start[l] + offset + begin);
+    for (int64_t l = 0; l < kStep; ++l) {
+      const S* from = planes.start[l] + offset + begin;
+      block[l] = load_values(from);
+      if (planes.ahead != 0) __builtin_prefetch(from + planes.ahead);
+    }
     transpose<T>(block);
 #pragma GCC unroll 16
     for (int64_t l = 0; l < kStep; ++l) store(to + (begin + l) * kStep, block[l]);
