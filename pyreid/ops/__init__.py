@@ -16,6 +16,7 @@ from pyreid.ops.batch_soft_triplet import batch_soft_triplet  # noqa: E402
 from pyreid.ops.gem_pool import gem_pool  # noqa: E402
 from pyreid.ops.masked_mix import masked_mix  # noqa: E402
 from pyreid.ops.pairwise_distance import pairwise_distance  # noqa: E402
+from pyreid.ops.spatial_gate import spatial_gate  # noqa: E402
 
 __all__ = [
     "batch_hard_triplet",
@@ -24,4 +25,5 @@ __all__ = [
     "masked_mix",
     "pairwise_distance",
     "reference",
+    "spatial_gate",
 ]

@@ -241,6 +241,31 @@ def check_gate_arguments(x: object, gate: object) -> None:
     _check_like("gate", gate, x)
 
 
+def check_spatial_gate_arguments(x: object, weight1: object, weight2: object, negative_slope: object) -> None:
+    """Raise TypeError or ValueError unless the arguments are those of ``spatial_gate``."""
+    check_float_tensor("x", x, (4,))
+    assert isinstance(x, Tensor)
+    if 0 in x.shape[2:]:
+        raise ValueError(f"x: expected at least one pixel, got shape {tuple(x.shape)}")
+    if x.shape[2] * x.shape[3] >= 2**31:
+        raise ValueError(f"x: expected less than 2^31 pixels in a plane, got shape {tuple(x.shape)}")
+    for name, weight in (("weight1", weight1), ("weight2", weight2)):
+        check_float_tensor(name, weight, (4,))
+        assert isinstance(weight, Tensor)
+        expected = (x.shape[1], 1, 3, 3)
+        if weight.shape != expected:
+            raise ValueError(
+                f"{name}: expected shape {tuple(expected)}, a 3x3 filter for each channel of x, "
+                f"got {tuple(weight.shape)}"
+            )
+        if weight.device != x.device:
+            raise ValueError(f"{name}: on {weight.device}, but x is on {x.device}")
+    if isinstance(negative_slope, bool) or not isinstance(negative_slope, int | float):
+        raise TypeError(f"negative_slope: expected a number, got {type(negative_slope).__name__}")
+    if not (-math.inf < negative_slope < math.inf):
+        raise ValueError(f"negative_slope: expected a finite number, got {negative_slope}")
+
+
 def under_autocast(x: Tensor) -> bool:
     """Whether autocast is on for the device of ``x``."""
     return torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)

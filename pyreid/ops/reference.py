@@ -18,6 +18,7 @@ from pyreid.ops._register import (
     check_labels,
     check_margin,
     check_mix_arguments,
+    check_spatial_gate_arguments,
     promoted_type,
     under_autocast,
     upcast,
@@ -140,3 +141,19 @@ def gate_and_pool(x: Tensor, gate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     # argmax takes the lowest index under ties, and the gradient flows to that one alone
     largest = rows.gather(2, rows.argmax(2, keepdim=True)).squeeze(2)
     return local.to(dtype), rows.mean(2).to(dtype), largest.to(dtype)
+
+
+def spatial_gate(
+    x: Tensor, weight1: Tensor, weight2: Tensor, *, negative_slope: float = 0.01
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See :func:`pyreid.ops.spatial_gate`."""
+    check_spatial_gate_arguments(x, weight1, weight2, negative_slope)
+    dtype, x = x.dtype, upcast(x)
+    with torch.autocast(x.device.type, enabled=False):  # which would convolve in half precision
+        gate = F.conv2d(x, weight1.to(x.dtype), padding=1, groups=x.shape[1])
+        gate = F.conv2d(F.leaky_relu(gate, negative_slope), weight2.to(x.dtype), padding=1, groups=x.shape[1])
+    local = F.relu(torch.sigmoid(gate) * x)
+    # argmax takes the first position under ties, and the gradient flows to that one alone
+    flat = local.flatten(2)
+    largest = flat.gather(2, flat.argmax(2, keepdim=True)).squeeze(2)
+    return local.to(dtype), flat.mean(2).to(dtype), largest.to(dtype)

@@ -14,6 +14,14 @@ from pyreid.losses import BatchHardTripletLoss, BatchSoftTripletLoss
 from pyreid.ops.gate_and_pool import gate_and_pool
 
 LABELS = torch.arange(4).repeat(2)
+FILTERS = torch.ones(1, 1, 3, 3) / 9
+
+
+def gate(x: Tensor) -> Tensor:
+    local, avg, largest = ops.spatial_gate(x[None, None], FILTERS, FILTERS)
+    return local.sum() + avg.sum() + largest.sum()
+
+
 CALLS: dict[str, Callable[[Tensor], Tensor]] = {
     "pairwise_distance": lambda x: ops.pairwise_distance(x).sum(),
     "batch_hard_triplet": lambda x: ops.batch_hard_triplet(x, LABELS),
@@ -21,6 +29,7 @@ CALLS: dict[str, Callable[[Tensor], Tensor]] = {
     "gem_pool": lambda x: ops.gem_pool(x[None]).sum(),
     "masked_mix": lambda x: ops.masked_mix(x[None], x[None], x[None], x[:, 0]).sum(),
     "gate_and_pool": lambda x: gate_and_pool(x[None], x[None])[0].sum(),
+    "spatial_gate": gate,
 }
 
 
