@@ -40,7 +40,7 @@ def pairwise_distance(x: Tensor, y: Tensor | None = None, *, metric: Metric = "e
 
 
 def nearest_neighbors(query: Tensor, gallery: Tensor, k: int, *, metric: Metric = "euclidean") -> tuple[Tensor, Tensor]:
-    """See :func:`pyreid.ops.nearest_neighbors`. Needs O(Q G D) memory, and ranks by the distances of the differences."""
+    """See :func:`pyreid.ops.nearest_neighbors`. Needs O(Q G D) memory, and ranks by distances from differences."""
     check_k(k, gallery)
     dtype = torch.float64 if torch.float64 in (query.dtype, gallery.dtype) else torch.float32
     distances = pairwise_distance(query.to(dtype), gallery.to(dtype), metric=metric)
