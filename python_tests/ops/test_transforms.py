@@ -26,6 +26,7 @@ CALLS: dict[str, Callable[[Tensor], Tensor]] = {
     "pairwise_distance": lambda x: ops.pairwise_distance(x).sum(),
     "batch_hard_triplet": lambda x: ops.batch_hard_triplet(x, LABELS),
     "batch_soft_triplet": lambda x: ops.batch_soft_triplet(x, LABELS),
+    "nearest_neighbors": lambda x: ops.nearest_neighbors(x, x, 3)[0].sum(),
     "gem_pool": lambda x: ops.gem_pool(x[None]).sum(),
     "masked_mix": lambda x: ops.masked_mix(x[None], x[None], x[None], x[:, 0]).sum(),
     "gate_and_pool": lambda x: gate_and_pool(x[None], x[None])[0].sum(),
