@@ -1,6 +1,7 @@
 #include "csrc/cpu/simd/batch_soft_triplet.h"
 
 #include "csrc/cpu/simd/math.h"
+#include "csrc/cpu/simd/transpose.h"
 #include "csrc/cpu/simd/vector.h"
 
 namespace pyreid::cpu::PYREID_ISA {

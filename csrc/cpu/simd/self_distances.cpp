@@ -3,6 +3,7 @@
 // so that it does not depend on where in a tile, or in which tile, the pair is.
 #include "csrc/cpu/simd/self_distances.h"
 
+#include "csrc/cpu/simd/transpose.h"
 #include "csrc/cpu/simd/vector.h"
 
 namespace pyreid::cpu::PYREID_ISA {

@@ -4,50 +4,42 @@
 
 namespace pyreid::cpu::PYREID_ISA {
 
-// The lower and the upper halves of two vectors, lane by lane in turn.
-template <class V, int64_t kWidth>
-struct Interleave;
-template <class V>
-struct Interleave<V, 2> {
-  static V low(V a, V b) { return __builtin_shufflevector(a, b, 0, 2); }
-  static V high(V a, V b) { return __builtin_shufflevector(a, b, 1, 3); }
-};
-template <class V>
-struct Interleave<V, 4> {
-  static V low(V a, V b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
-  static V high(V a, V b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
-};
-template <class V>
-struct Interleave<V, 8> {
-  static V low(V a, V b) { return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
-  static V high(V a, V b) { return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15); }
-};
-template <class V>
-struct Interleave<V, 16> {
-  static V low(V a, V b) {
-    return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-  }
-  static V high(V a, V b) {
-    return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-  }
-};
-
-// A pass moves the value at (i, j), as one number of 2 log2(kLanes) bits, to the place whose bits are rotated by one:
-// after log2(kLanes) passes i and j have changed places.
+// The lanes of a and b in turn: a0 b0 a1 b1 ... The first half of them in low, the second in high.
+#ifdef __clang__
+#define PYREID_SHUFFLE(T, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define PYREID_SHUFFLE(T, a, b, ...) __builtin_shuffle(a, b, IntVec<T>{__VA_ARGS__})
+#endif
 template <class T>
-inline void transpose(Vec<T> (&v)[kLanes<T>]) {
-  constexpr int64_t kCount = kLanes<T>;
-  using Lanes = Interleave<Vec<T>, kCount>;
+inline __attribute__((always_inline)) void interleave(Vec<T> a, Vec<T> b, Vec<T>* low, Vec<T>* high) {
+  if constexpr (kLanes<T> == 16) {
+    *low = PYREID_SHUFFLE(T, a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    *high = PYREID_SHUFFLE(T, a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  } else if constexpr (kLanes<T> == 8) {
+    *low = PYREID_SHUFFLE(T, a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+    *high = PYREID_SHUFFLE(T, a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+  } else if constexpr (kLanes<T> == 4) {
+    *low = PYREID_SHUFFLE(T, a, b, 0, 4, 1, 5);
+    *high = PYREID_SHUFFLE(T, a, b, 2, 6, 3, 7);
+  } else {
+    *low = PYREID_SHUFFLE(T, a, b, 0, 2);
+    *high = PYREID_SHUFFLE(T, a, b, 1, 3);
+  }
+}
+#undef PYREID_SHUFFLE
+
+// Each round interleaves vector i with the one half the square below it; as many
+// rounds as an index has bits move every bit of the row into the column.
+template <class T>
+inline __attribute__((always_inline)) void transpose(Vec<T> (&square)[kLanes<T>]) {
+  constexpr int64_t kHalf = kLanes<T> / 2;
 #pragma GCC unroll 4
-  for (int64_t pass = 1; pass < kCount; pass *= 2) {
-    Vec<T> w[kCount];
+  for (int64_t round = 1; round < kLanes<T>; round *= 2) {
+    Vec<T> next[kLanes<T>];
 #pragma GCC unroll 8
-    for (int64_t i = 0; i < kCount / 2; ++i) {
-      w[2 * i] = Lanes::low(v[i], v[i + kCount / 2]);
-      w[2 * i + 1] = Lanes::high(v[i], v[i + kCount / 2]);
-    }
+    for (int64_t i = 0; i < kHalf; ++i) interleave<T>(square[i], square[i + kHalf], &next[2 * i], &next[2 * i + 1]);
 #pragma GCC unroll 16
-    for (int64_t i = 0; i < kCount; ++i) v[i] = w[i];
+    for (int64_t i = 0; i < kLanes<T>; ++i) square[i] = next[i];
   }
 }
 
