@@ -29,14 +29,21 @@ void pack_strip_impl(const T* x, int64_t b, int64_t d, int64_t strip, int64_t be
   const int64_t first = strip * kStep;
   const int64_t rows = b - first < kStep ? b - first : kStep;
   T* const out = packed + first * d;
-  for (int64_t k = begin; k < end; k += kStep) {
+  int64_t k = begin;
+  if (rows == kStep) {
+    for (; k + kStep <= end; k += kStep) {  // whole squares stay in registers
+      Vec<T> square[kStep];
+#pragma GCC unroll 16
+      for (int64_t i = 0; i < kStep; ++i) square[i] = load(x + (first + i) * d + k);
+      transpose<T>(square);
+#pragma GCC unroll 16
+      for (int64_t c = 0; c < kStep; ++c) store(out + (k + c) * kStep, square[c]);
+    }
+  }
+  for (; k < end; k += kStep) {
     const int64_t columns = end - k < kStep ? end - k : kStep;
     Vec<T> square[kStep] = {};
-    if (columns == kStep) {
-      for (int64_t i = 0; i < rows; ++i) square[i] = load(x + (first + i) * d + k);
-    } else {
-      for (int64_t i = 0; i < rows; ++i) square[i] = load_partial(x + (first + i) * d + k, columns, T(0));
-    }
+    for (int64_t i = 0; i < rows; ++i) square[i] = load_up_to(x + (first + i) * d + k, columns);
     transpose<T>(square);
     for (int64_t c = 0; c < columns; ++c) store(out + (k + c) * kStep, square[c]);
   }
