@@ -117,9 +117,9 @@ void check_mix(const MixProblem<S, T>& problem, bool for_local, bool for_sum, bo
 template <class Backend, class Check>
 void for_mix_shapes(const Check& check) {
   // Channels that fill packs and that do not, and more than a block has columns; fewer positions than a warp has lanes,
-  // more than 1024, and more than a chunk; more rows and tasks than blocks
-  constexpr int64_t kShapes[][3] = {{1, 1, 1},   {3, 5, 49}, {2, 16, 129}, {2, 3, 1037}, {2, 8, 33},
-                                    {1, 600, 3}, {0, 4, 9},  {3, 0, 9},    {2, 3, 0}};
+  // more than 1024, and more than a chunk; more rows, tasks and sums than blocks
+  constexpr int64_t kShapes[][3] = {{1, 1, 1},   {3, 5, 49},   {2, 16, 129}, {2, 3, 1037}, {2, 8, 33},
+                                    {1, 600, 3}, {12, 200, 2}, {0, 4, 9},    {3, 0, 9},    {2, 3, 0}};
   for (const auto& [samples, channels, positions] : kShapes) {
     for (const bool channels_last : {false, true}) {
       for (const bool mask_per_sample : {false, true}) {
