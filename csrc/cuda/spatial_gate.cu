@@ -2,7 +2,7 @@
 // of local over each plane; depthwise 3x3 convolutions with zeros around the plane.
 //
 // A block has a plane, or four small ones of a warp each. It goes through the plane in tiles that lie in shared memory,
-// one after the other; a plane that fits (28 x 28 in the backward, 64 x 64 in the forward) is a tile, and larger ones
+// one after the other; a plane that fits (in float 64 x 64 forward and 48 x 48 backward) is a tile, and larger ones
 // have tiles with halos, which are computed twice. Each stage turns one buffer of the tile into the next. A thread
 // computes a patch of four rows in a column: 18 loads from shared memory serve its 36 products, and lanes read
 // neighbouring columns, so no two need the same bank; rows narrower than a warp get a stride that keeps it so.
@@ -382,6 +382,7 @@ __global__ void __launch_bounds__(kGroup* kPlanes, kResidentBlocks<T, kGroup * k
         zero_shared(shared, int64_t{kPlanes} * kBackwardBuffers * t.size);
         __syncthreads();
       }
+      // No one reads the inputs after the third stage, so those of the next plane may come while the last one runs.
       load_region<kPacked, kGroup>(t, tile, Region(t, tile, 4), x + p * positions, inputs);
       __syncthreads();
       hide<kGroup>(t, Region(t, tile, 3), inputs, Filter<T>(of_channel1), hidden);
@@ -469,7 +470,6 @@ __global__ void __launch_bounds__(kGroup* kPlanes, kResidentBlocks<T, kGroup * k
       }
     }
     if (dweights != nullptr && active && member < 2 * kTaps) dweights[p * 2 * kTaps + member] = static_cast<T>(total);
-    __syncthreads();  // the tile has been read before the next plane's is loaded
   }
 }
 
