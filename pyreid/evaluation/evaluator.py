@@ -22,7 +22,10 @@ from pyreid.evaluation.inputs import (
 from pyreid.evaluation.ranking import Matches, StripRanker, find_matches
 from pyreid.evaluation.result import EvaluationResult
 from pyreid.evaluation.scores import AveragePrecision, NoMatch, cumulative_match, query_scores
-from pyreid.ops._register import Metric, check_choice
+from pyreid.ops._checks import (
+    Metric,
+    check_choice,
+)
 from pyreid.ops.distance_tiles import computing_dtype, inner_product_tiles, rank_column
 
 JUNK_ID = -1

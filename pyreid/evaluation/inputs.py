@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyreid.ops._register import FLOAT_TYPES
+from pyreid.ops._checks import FLOAT_TYPES
 from pyreid.ops.distance_tiles import as_tensor, squared_norms
 
 _ROWS_AT_A_TIME = 1024  # of a message's details

@@ -2,38 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyreid import ops
 from pyreid.layers.channel_mask import ChannelMask, MaskMode
 from pyreid.layers.global_attention import NEGATIVE_SLOPE, AttentionConv, gate_conv
-
-
-def spatial_gate(
-    x: Tensor, weight1: Tensor, weight2: Tensor, *, negative_slope: float = NEGATIVE_SLOPE
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Local features ``relu(sigmoid(conv(leaky_relu(conv(x)))) * x)`` and their global pools.
-
-    Args:
-        x: (N, C, H, W).
-        weight1: first 3x3 convolution, (C, 1, 3, 3) depthwise or (C, C, 3, 3) full.
-        weight2: second 3x3 convolution, likewise.
-        negative_slope: of the leaky ReLU.
-
-    Returns:
-        local (N, C, H, W), its average (N, C) and its maximum (N, C) over the pixels.
-    """
-    gate = F.conv2d(x, weight1, padding=1, groups=x.shape[1] // weight1.shape[1])
-    gate = F.conv2d(F.leaky_relu(gate, negative_slope), weight2, padding=1, groups=x.shape[1] // weight2.shape[1])
-    local = F.relu(torch.sigmoid(gate) * x)
-    return local, local.mean(dim=(2, 3)), local.amax(dim=(2, 3))
-
-
-def masked_mix(local: Tensor, x: Tensor, identity: Tensor, mask: Tensor) -> Tensor:
-    """``mask * local + (1 - mask) * relu(x + identity)`` with a mask of shape (C,) or (N, C)."""
-    mask = mask[..., None, None].to(local.dtype)
-    return mask * local + (1 - mask) * F.relu(x + identity)
 
 
 class DBAM(nn.Module):
@@ -58,5 +31,5 @@ class DBAM(nn.Module):
 
     def forward(self, x: Tensor, identity: Tensor) -> Tensor:
         """Join ``x``, the residual branch before the addition, and ``identity``, the shortcut: all (N, C, H, W)."""
-        local, avg, maximum = spatial_gate(x, self.conv1.weight, self.conv2.weight)
-        return masked_mix(local, x, identity, self.mask(avg, maximum))
+        local, avg, maximum = ops.spatial_gate(x, self.conv1.weight, self.conv2.weight, negative_slope=NEGATIVE_SLOPE)
+        return ops.masked_mix(local, x, identity, self.mask(avg, maximum))

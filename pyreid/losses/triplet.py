@@ -5,7 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pyreid import ops
-from pyreid.ops._register import Reduction, check_choice, check_margin
+from pyreid.ops._checks import (
+    Reduction,
+    check_choice,
+    check_margin,
+)
 
 
 def check_triplet_options(margin: float | None, reduction: str) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+import pyreid.ops  # noqa: F401  # makes torch.ops.pyreid
 
 CLASSIFIER_PREFIX = "classifier."
 _WEIGHTED_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -57,13 +60,18 @@ def complexity(
     params = sum(p.numel() for name, p in skeleton.named_parameters() if include_classifier or not _in_classifier(name))
     weights = {id(weight): weight for weight in _layer_weights(skeleton, include_classifier=include_classifier)}
     dtype = next((p.dtype for p in skeleton.parameters()), torch.float32)
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.pyreid.spatial_gate: _spatial_gate_flops})
     with torch.no_grad(), counter:
         skeleton(torch.empty(1, 3, height, width, device="meta", dtype=dtype))
     flops = int(counter.get_total_flops())
     return Complexity(
         params=params, weight_params=sum(w.numel() for w in weights.values()), macs=flops // 2, flops=flops
     )
+
+
+def _spatial_gate_flops(x_shape: torch.Size, *_: object, **__: object) -> int:
+    """Of the two depthwise 3x3 convolutions inside the operator."""
+    return 2 * 2 * 9 * math.prod(x_shape)
 
 
 def _check_input_size(model: nn.Module, input_size: tuple[int, int] | None) -> tuple[int, int]:

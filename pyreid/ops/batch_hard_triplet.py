@@ -7,18 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyreid.ops._register import (
+from pyreid.ops._checks import (
     Reduction,
     check_choice,
     check_device,
     check_float_tensor,
     check_labels,
     check_margin,
+    upcast,
+)
+from pyreid.ops._register import (
     check_transforms,
     float32_under_autocast,
     forbid_double_backward,
     register_autograd,
-    upcast,
 )
 
 

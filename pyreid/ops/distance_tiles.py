@@ -17,7 +17,7 @@ import torch
 import torch.utils.dlpack
 from torch import Tensor
 
-from pyreid.ops._register import Metric
+from pyreid.ops._checks import Metric
 from pyreid.ops.duplicate_rows import duplicate_rows
 
 _MIB = 2**20

@@ -7,12 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyreid.ops._register import (
+from pyreid.ops._checks import (
     check_device,
     check_gate_arguments,
+    promoted_type,
+)
+from pyreid.ops._register import (
     check_transforms,
     forbid_double_backward,
-    promoted_type,
+    register_autograd,
 )
 
 
@@ -51,7 +54,7 @@ def _backward(
     return dx if for_x else None, dgate if for_gate else None
 
 
-torch.library.register_autograd("pyreid::gate_and_pool", _backward, setup_context=_setup_context)
+_call = register_autograd("pyreid::gate_and_pool", _backward, setup_context=_setup_context)
 forbid_double_backward("pyreid::gate_and_pool_backward")
 
 
@@ -79,5 +82,5 @@ def gate_and_pool(x: Tensor, gate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     check_device("x", x)
     check_transforms("gate_and_pool", x, gate)
     dtype = promoted_type(x, gate)
-    local, avg, largest, _ = torch.ops.pyreid.gate_and_pool(x.to(dtype), gate.to(dtype))
+    local, avg, largest, _ = _call(x.to(dtype), gate.to(dtype))
     return local, avg, largest

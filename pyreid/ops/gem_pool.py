@@ -7,13 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyreid.ops._register import (
+from pyreid.ops._checks import (
     check_device,
     check_gem_arguments,
+    under_autocast,
+)
+from pyreid.ops._register import (
     check_transforms,
     forbid_double_backward,
     register_autograd,
-    under_autocast,
 )
 
 

@@ -7,12 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyreid.ops._register import (
+from pyreid.ops._checks import (
     check_device,
     check_mix_arguments,
+    promoted_type,
+)
+from pyreid.ops._register import (
     check_transforms,
     forbid_double_backward,
-    promoted_type,
+    register_autograd,
 )
 
 
@@ -67,7 +70,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     )
 
 
-torch.library.register_autograd("pyreid::masked_mix", _backward, setup_context=_setup_context)
+_call = register_autograd("pyreid::masked_mix", _backward, setup_context=_setup_context)
 forbid_double_backward("pyreid::masked_mix_backward")
 
 
@@ -101,4 +104,4 @@ def masked_mix(local: Tensor, x: Tensor, identity: Tensor, mask: Tensor) -> Tens
     dtype = promoted_type(local, x, identity)
     channels_last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
     mask = mask.to(torch.float64 if dtype == torch.float64 else torch.float32)
-    return torch.ops.pyreid.masked_mix(local.to(dtype), x.to(dtype), identity.to(dtype), mask, channels_last)
+    return _call(local.to(dtype), x.to(dtype), identity.to(dtype), mask, channels_last)

@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyreid.ops._register import (
+from pyreid.ops._checks import (
     Metric,
     check_choice,
     check_device,
     check_float_tensor,
     check_k,
+)
+from pyreid.ops._register import (
     check_transforms,
     forbid_double_backward,
 )

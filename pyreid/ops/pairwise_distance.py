@@ -10,16 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyreid.ops._register import (
+from pyreid.ops._checks import (
     Metric,
     check_choice,
     check_device,
     check_float_tensor,
+    upcast,
+)
+from pyreid.ops._register import (
     check_transforms,
     float32_under_autocast,
     forbid_double_backward,
     register_autograd,
-    upcast,
 )
 from pyreid.ops.distance_tiles import _full_float32
 

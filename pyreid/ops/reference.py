@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyreid.ops._register import (
+from pyreid.ops._checks import (
     HALF_TYPES,
     Metric,
     Reduction,
@@ -160,10 +160,8 @@ def spatial_gate(
     check_spatial_gate_arguments(x, weight1, weight2, negative_slope)
     dtype, x = x.dtype, upcast(x)
     with torch.autocast(x.device.type, enabled=False):  # which would convolve in half precision
-        gate = F.conv2d(x, weight1.to(x.dtype), padding=1, groups=x.shape[1])
-        gate = F.conv2d(F.leaky_relu(gate, negative_slope), weight2.to(x.dtype), padding=1, groups=x.shape[1])
-    local = F.relu(torch.sigmoid(gate) * x)
-    # argmax takes the first position under ties, and the gradient flows to that one alone
-    flat = local.flatten(2)
-    largest = flat.gather(2, flat.argmax(2, keepdim=True)).squeeze(2)
-    return local.to(dtype), flat.mean(2).to(dtype), largest.to(dtype)
+        groups = x.shape[1] // weight1.shape[1]
+        hidden = F.leaky_relu(F.conv2d(x, weight1.to(x.dtype), padding=1, groups=groups), negative_slope)
+        gate = F.conv2d(hidden, weight2.to(x.dtype), padding=1, groups=groups)
+    local, avg, largest = gate_and_pool(x, gate)
+    return local.to(dtype), avg.to(dtype), largest.to(dtype)

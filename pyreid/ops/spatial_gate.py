@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from pyreid.ops._register import (
+from pyreid.ops._checks import (
     check_device,
     check_spatial_gate_arguments,
+    under_autocast,
+)
+from pyreid.ops._register import (
     check_transforms,
     forbid_double_backward,
+    register_autograd,
 )
+from pyreid.ops.gate_and_pool import gate_and_pool
 
 
 @torch.library.register_fake("pyreid::spatial_gate")
@@ -62,8 +68,16 @@ def _backward(
     return dx if needs_x else None, dweight1, dweight2, None
 
 
-torch.library.register_autograd("pyreid::spatial_gate", _backward, setup_context=_setup_context)
+_call = register_autograd("pyreid::spatial_gate", _backward, setup_context=_setup_context)
 forbid_double_backward("pyreid::spatial_gate_backward")
+
+
+def _full_gate(x: Tensor, weight1: Tensor, weight2: Tensor, negative_slope: float) -> tuple[Tensor, Tensor, Tensor]:
+    if not under_autocast(x):  # which converts what it convolves
+        weight1, weight2 = weight1.to(x.dtype), weight2.to(x.dtype)
+    hidden = F.leaky_relu(F.conv2d(x, weight1, padding=1), negative_slope)
+    local, avg, largest = gate_and_pool(x, F.conv2d(hidden, weight2, padding=1).to(x.dtype))
+    return local, avg, largest
 
 
 def spatial_gate(
@@ -71,20 +85,22 @@ def spatial_gate(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Local features ``relu(sigmoid(conv(leaky_relu(conv(x)))) * x)`` and their pools over the pixels.
 
-    Both convolutions are depthwise, 3x3, with zeros around the plane and no bias. Everything between ``x`` and the
-    results stays in the cache; the backward computes it again from ``x``. The gradient of the maximum goes to the first
-    pixel, row by row, that has it. NaN stays NaN in ``local`` and in both pools.
+    Both convolutions are 3x3, with zeros around the plane and no bias. With depthwise filters everything between ``x``
+    and the results stays in the cache; the backward computes it again from ``x``. Full convolutions are torch's, in the
+    dtype of ``x`` or of autocast; what surrounds them is one pass each way (:mod:`pyreid.ops.gate_and_pool`). The
+    gradient of the maximum goes to the first pixel, row by row, that has it. NaN stays NaN in ``local`` and both pools.
 
     Half precision is computed in float32: the maximum and the average are taken before the values are rounded to the
-    dtype of ``x``. Autocast changes nothing: the dtype of ``x`` decides.
+    dtype of ``x``. Autocast changes nothing with depthwise filters: the dtype of ``x`` decides.
 
     The gate is the local attention of SAFR (Sect. 4.1, eq. 1) and of GLAMOR, whose authors use full convolutions.
 
     Args:
         x: (N, C, H, W), float16, bfloat16, float32 or float64, with any strides; what is not contiguous is copied.
-        weight1: the filters of the first convolution, (C, 1, 3, 3), of any floating-point dtype. They are used in
-            float32 (float64 if x is), and their gradient comes back in their own dtype.
-        weight2: the filters of the second one, likewise.
+        weight1: the filters of the first convolution, of any floating-point dtype: (C, 1, 3, 3), depthwise, used in
+            float32 (float64 if x is), or (C, C, 3, 3), full, used in the dtype of x. Their gradient comes back in their
+            own dtype.
+        weight2: the filters of the second one, of the same shape.
         negative_slope: of the leaky ReLU.
 
     Returns:
@@ -98,8 +114,8 @@ def spatial_gate(
     check_spatial_gate_arguments(x, weight1, weight2, negative_slope)
     check_device("x", x)
     check_transforms("spatial_gate", x, weight1, weight2)
+    if weight1.shape[1] != 1:
+        return _full_gate(x, weight1, weight2, negative_slope)
     computed_in = torch.float64 if x.dtype == torch.float64 else torch.float32
-    local, avg, maximum, _ = torch.ops.pyreid.spatial_gate(
-        x, weight1.to(computed_in), weight2.to(computed_in), float(negative_slope)
-    )
+    local, avg, maximum, _ = _call(x, weight1.to(computed_in), weight2.to(computed_in), float(negative_slope))
     return local, avg, maximum

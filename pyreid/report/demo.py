@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pyreid.data import ImageRecord, ReIDDataset
     from pyreid.evaluation import EvaluationResult
     from pyreid.models.base import ReIDModel
-    from pyreid.ops._register import Metric
+    from pyreid.ops._checks import Metric
     from pyreid.training import Recipe
     from pyreid.training.features import TestFeatures
 

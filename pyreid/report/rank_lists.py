@@ -15,7 +15,7 @@ from pyreid import ops
 
 if TYPE_CHECKING:
     from pyreid.data import ImageRecord
-    from pyreid.ops._register import Metric
+    from pyreid.ops._checks import Metric
 
 RIGHT, WRONG, QUERY = (46, 160, 67), (218, 54, 51), (90, 90, 90)
 _FRAME, _GAP, _TEXT = 4, 6, 16

@@ -16,7 +16,7 @@ import torch
 
 import pyreid
 from pyreid.evaluation import EvaluationResult, evaluate
-from pyreid.ops._register import Metric
+from pyreid.ops._checks import Metric
 from python_tests.evaluation.brute_force import Expected, brute_force, exact_distances
 from python_tests.ops.checks import DEVICES
 

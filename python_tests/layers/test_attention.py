@@ -7,8 +7,8 @@ from torch import Tensor
 
 from pyreid.layers import DBAM, ChannelMask, GlobalAttention
 from pyreid.layers.channel_mask import straight_through
-from pyreid.layers.dbam import masked_mix, spatial_gate
 from pyreid.layers.global_attention import gate_conv
+from pyreid.ops import masked_mix, spatial_gate
 
 
 @pytest.mark.parametrize("conv", ["depthwise", "full"])

@@ -96,6 +96,41 @@ def _distance(n: int, m: int | None, d: int, metric: str) -> Case:
     return Case(name, make, lambda *xy: ops.pairwise_distance(*xy, metric=metric), scale=2 * d)  # type: ignore[arg-type]
 
 
+def _mix(shape: tuple[int, ...], *, per_sample: bool, channels_last: bool = False) -> Case:
+    def make(generator: torch.Generator) -> Inputs:
+        mask = torch.rand(*(shape[:2] if per_sample else shape[1:2]), generator=generator, dtype=torch.float64)
+        return *(normal(generator, *shape) for _ in range(3)), mask
+
+    def run(*maps: Tensor) -> Tensor:
+        if channels_last:
+            maps = (*(m.contiguous(memory_format=torch.channels_last) for m in maps[:3]), maps[3])
+        return ops.masked_mix(*maps)
+
+    layout = " channels-last" if channels_last else ""
+    name = f"masked_mix {'x'.join(map(str, shape))} {'per-sample' if per_sample else 'shared'} mask{layout}"
+    return Case(name, make, run, scale=4 * (shape[0] * shape[2] * shape[3]) ** 0.5)
+
+
+def _gate(shape: tuple[int, int, int, int], *, full: bool = False) -> Case:
+    def make(generator: torch.Generator) -> Inputs:
+        channels = shape[1] if full else 1
+        return normal(generator, *shape), *(0.3 * normal(generator, shape[1], channels, 3, 3) for _ in range(2))
+
+    name = f"spatial_gate {'x'.join(map(str, shape))}{' full' if full else ''}"
+    # half precision: the maximum's gradient goes to one of several that are equal after rounding, the same on both
+    dtypes = (torch.float32, torch.float64) if full else Case.dtypes
+    return Case(name, make, ops.spatial_gate, scale=16 * (shape[0] * shape[2] * shape[3]) ** 0.5, dtypes=dtypes)
+
+
+def _neighbors(q: int, g: int, d: int, k: int, metric: str) -> Case:
+    def make(generator: torch.Generator) -> Inputs:
+        return normal(generator, q, d), normal(generator, g, d)
+
+    name = f"nearest_neighbors {q}x{g}x{d} k={k} {metric}"
+    run = lambda x, y: ops.nearest_neighbors(x, y, k, metric=metric)  # type: ignore[arg-type]  # noqa: E731
+    return Case(name, make, run, scale=4 * d, dtypes=(torch.float32, torch.float64), capturable=False)
+
+
 CASES: list[Case] = [
     *(
         _triplet(kind, b, d, margin=margin, reduction=reduction)
@@ -119,5 +154,18 @@ CASES: list[Case] = [
         _distance(n, m, d, metric)
         for metric in ("euclidean", "sqeuclidean", "cosine")
         for n, m, d in [(1, 3, 2), (40, 37, 65), (70, None, 20)]
+    ),
+    *(
+        _mix(shape, per_sample=per_sample, channels_last=channels_last)
+        for shape in [(2, 3, 1, 1), (2, 5, 9, 7), (3, 16, 8, 8), (1, 2, 40, 41)]
+        for per_sample in (False, True)
+        for channels_last in (False, True)
+    ),
+    *(_gate(shape) for shape in [(1, 2, 1, 1), (3, 3, 7, 7), (2, 3, 16, 16), (2, 2, 28, 44), (1, 2, 70, 90)]),
+    _gate((2, 4, 9, 8), full=True),
+    *(
+        _neighbors(q, g, d, k, metric)
+        for q, g, d, k in [(3, 1, 4, 1), (5, 70, 16, 33), (4, 2500, 24, 600)]
+        for metric in ("euclidean", "sqeuclidean", "cosine")
     ),
 ]

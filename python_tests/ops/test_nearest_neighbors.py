@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyreid import ops
 from pyreid.evaluation import evaluate
-from pyreid.ops import _register, distance_tiles, reference
+from pyreid.ops import _checks, distance_tiles, reference
 from python_tests.ops.checks import DEVICES, assert_close, gradients
 
 op = importlib.import_module("pyreid.ops.nearest_neighbors")
@@ -420,7 +420,7 @@ def test_bad_input(arguments: dict[str, Any], error: type[Exception], match: str
 
 
 def test_many_neighbors_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_register, "CUDA_PROBLEM", None)
+    monkeypatch.setattr(_checks, "CUDA_PROBLEM", None)
     with FakeTensorMode(), pytest.raises(ValueError, match="k: expected at most 2048 on CUDA, got 2049"):
         ops.nearest_neighbors(torch.zeros(2, 3, device="cuda"), torch.zeros(3000, 3, device="cuda"), 2049)
 

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyreid import ops
 from pyreid.errors import ExtensionError
-from pyreid.ops import _register, reference
+from pyreid.ops import _checks, reference
 from python_tests.ops.checks import DEVICES, assert_close, gradients
 
 _kernels = importlib.import_module("pyreid.ops.pairwise_distance")  # the function hides the module of its name
@@ -267,6 +267,6 @@ def test_bad_input(x: object, y: object, metric: str, error: type[Exception], ma
 
 
 def test_cuda_tensors_without_cuda_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_register, "CUDA_PROBLEM", "not built")
+    monkeypatch.setattr(_checks, "CUDA_PROBLEM", "not built")
     with FakeTensorMode(), pytest.raises(ExtensionError, match="x: on cuda:0, but the CUDA library is not loaded: not"):
         ops.pairwise_distance(torch.zeros(2, 3, device="cuda"))

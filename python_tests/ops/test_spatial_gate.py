@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyreid import ops
 from pyreid.ops import reference
-from python_tests.ops.checks import DEVICES, ROUNDOFF, assert_close, tolerance
+from python_tests.ops.checks import DEVICES, ROUNDOFF, assert_close, gradients, tolerance
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 # a pixel, a row and a column; planes and rows below and above the widths of vectors, warps and tiles
@@ -366,7 +366,15 @@ IMAGE, WEIGHT = torch.zeros(2, 3, 4, 4), torch.zeros(3, 1, 3, 3)
         (IMAGE, WEIGHT, WEIGHT.int(), 0.01, TypeError, "weight2: expected float16.*got torch.int32"),
         (IMAGE, WEIGHT[:, 0], WEIGHT, 0.01, ValueError, r"weight1: expected a 4-D tensor, got shape \(3, 3, 3\)"),
         (IMAGE, WEIGHT, WEIGHT[:2], 0.01, ValueError, r"weight2: expected shape \(3, 1, 3, 3\).*got \(2, 1, 3, 3\)"),
-        (IMAGE, torch.zeros(3, 3, 3, 3), WEIGHT, 0.01, ValueError, r"weight1: expected shape \(3, 1, 3, 3\)"),
+        (
+            IMAGE,
+            torch.zeros(3, 3, 3, 3),
+            WEIGHT,
+            0.01,
+            ValueError,
+            r"weight2: expected shape .*as weight1",
+        ),
+        (IMAGE, torch.zeros(3, 2, 3, 3), WEIGHT, 0.01, ValueError, r"weight1: expected .* \(3, 3, 3, 3\) for full"),
         (IMAGE, WEIGHT, torch.zeros(3, 1, 5, 5), 0.01, ValueError, r"weight2: expected shape \(3, 1, 3, 3\)"),
         (IMAGE, WEIGHT.to("meta"), WEIGHT, 0.01, ValueError, "weight1: on meta, but x is on cpu"),
         (IMAGE, WEIGHT, WEIGHT, "0.1", TypeError, "negative_slope: expected a number, got str"),
@@ -380,3 +388,34 @@ def test_bad_input(
 ) -> None:
     with pytest.raises(error, match=match):
         function(x, weight1, weight2, negative_slope=slope)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_full_convolutions(dtype: torch.dtype, device: str) -> None:
+    x, weight1, weight2 = torch.randn(2, 5, 6, 7), 0.2 * torch.randn(5, 5, 3, 3), 0.2 * torch.randn(5, 5, 3, 3)
+    inputs = [t.to(device, dtype) for t in (x, weight1, weight2)]
+    doubles = [t.double() for t in (x, weight1, weight2)]
+    for ours, expected in zip(ops.spatial_gate(*inputs), reference.spatial_gate(*doubles), strict=True):
+        assert_close(ours, expected, dtype, scale=16)
+    for index in range(3):
+        ours = gradients(lambda *t, index=index: ops.spatial_gate(*t)[index], *inputs)
+        expected = gradients(lambda *t, index=index: reference.spatial_gate(*t)[index], *doubles)
+        for a, b in zip(ours, expected, strict=True):
+            assert_close(a, b, dtype, scale=64)
+
+
+def test_full_convolutions_in_half_precision() -> None:
+    x, weight = torch.randn(2, 5, 6, 7).bfloat16(), 0.2 * torch.randn(5, 5, 3, 3)
+    weight.requires_grad_()
+    local, avg, largest = ops.spatial_gate(x, weight, weight)
+    assert {local.dtype, avg.dtype, largest.dtype} == {torch.bfloat16}
+    (grad,) = torch.autograd.grad(local.float().sum(), weight)
+    assert grad.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = ops.spatial_gate(x.float(), weight, weight)[0]
+    assert mixed.dtype == torch.float32
+    expected = reference.spatial_gate(x, weight, weight)[0]
+    # the gate is rounded to bfloat16: a relative error of the sigmoid of up to |gate| roundoff
+    for actual in (local, mixed):
+        torch.testing.assert_close(actual.float(), expected.float(), rtol=0.1, atol=0.02)
