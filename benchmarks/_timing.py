@@ -12,11 +12,12 @@ import json
 import re
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -25,6 +26,9 @@ from pyreid._files import write_json
 DeviceType = Literal["cpu", "cuda"]
 RESULTS = Path(__file__).parent / "results"  # of the committed runs
 Row = dict[str, Any]
+Result = TypeVar("Result")
+
+EAGER, COMPILED = "torch eager", "torch.compile"
 
 # What makes two rows the same measurement: a new one replaces the old.
 ROW_KEY = ("op", "case", "dtype", "device", "peer")
@@ -158,6 +162,61 @@ def result_row(
         "floor_ms": floor_ms,
         "peak_mb": peak_mb,
     }
+
+
+def compare(
+    *,
+    op: str,
+    case: str,
+    dtype: torch.dtype,
+    device: DeviceType,
+    repeats: int,
+    contenders: Mapping[str, Callable[[], Result]],
+    check: Callable[[Result, Result, str], None],
+) -> list[Row]:
+    """Compare the results of ``contenders["ours"]`` with each peer's, then time all of them in turns.
+
+    A peer that cannot run, such as a compiler that is missing, is left out, and the reason printed.
+
+    Args:
+        op: the operator's name.
+        case: the shape and what else tells this measurement from others.
+        dtype: of the inputs.
+        device: of the inputs.
+        repeats: timed rounds.
+        contenders: by name; each is called without arguments and returns its results.
+        check: called with our results, a peer's, and words for an error; raises RuntimeError when they differ.
+
+    Returns:
+        one row for each peer that ran.
+    """
+    ours = contenders["ours"]()
+    working = {"ours": contenders["ours"]}
+    for name, contender in contenders.items():
+        if name == "ours":
+            continue
+        try:
+            theirs = contender()
+        except Exception as error:  # whatever a compiler raises
+            reason = (str(error).splitlines() or [""])[0]
+            print(f"without {name} at {op} {case}: {type(error).__name__}: {reason[:200]}", file=sys.stderr)
+            continue
+        check(ours, theirs, f"{op} {case}, {name}")
+        working[name] = contender
+    timings = time_interleaved(working, repeats, device=device)
+    return [
+        result_row(
+            op=op,
+            case=case,
+            dtype=str(dtype).removeprefix("torch."),
+            device=device,
+            ours=timings["ours"],
+            peer=name,
+            peer_timing=timing,
+        )
+        for name, timing in timings.items()
+        if name != "ours"
+    ]
 
 
 def print_table(rows: Sequence[Row]) -> None:

@@ -6,7 +6,6 @@ python -m benchmarks.bench_gem_pool --device cuda --out benchmarks/results/h200.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 import torch
@@ -14,12 +13,11 @@ from torch import Tensor
 
 from pyreid import ops
 
-from ._timing import DeviceType, Row, result_row, run, time_interleaved
+from ._timing import COMPILED, EAGER, DeviceType, Row, compare, run
 
 SHAPE = (64, 2048, 16, 8)  # the last feature map of a ResNet-50 with stride 1, for images of 256 x 128
 EPS = 1e-6
 REPEATS = 20
-EAGER, COMPILED = "torch eager", "torch.compile"
 Pool = Callable[[Tensor, "float | Tensor"], Tensor]
 
 
@@ -27,20 +25,6 @@ def eager_gem(x: Tensor, p: float | Tensor) -> Tensor:
     """Pooling as most re-identification code bases write it. A float32 p turns half precision into float32 in pow."""
     exponent = p.view(1, -1, 1, 1) if isinstance(p, Tensor) else p
     return x.clamp(min=EPS).pow(exponent).mean((-1, -2)).pow(1 / p)
-
-
-def load_peers(device: DeviceType) -> dict[str, Pool]:
-    """Eager pooling, and compiled pooling where inductor runs; prints why it does not."""
-    peers: dict[str, Pool] = {EAGER: eager_gem}
-    compiled: Pool = torch.compile(eager_gem, fullgraph=True)
-    x = torch.rand(2, 4, 3, 3, device=device, requires_grad=True)
-    try:
-        compiled(x, 3.0).sum().backward()
-    except Exception as error:  # whatever inductor's compilers raise
-        print(f"without {COMPILED}: {type(error).__name__}: {str(error).splitlines()[0]}", file=sys.stderr)
-    else:
-        peers[COMPILED] = compiled
-    return peers
 
 
 def exponents(device: DeviceType) -> dict[str, float | Tensor]:
@@ -65,18 +49,18 @@ def step(pool: Pool, x: Tensor, p: float | Tensor, grad: Tensor) -> Callable[[],
     return run
 
 
-def check_agreement(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...], dtype: torch.dtype, case: str) -> None:
-    """Raise unless results and gradients agree as far as the peer's arithmetic in ``dtype`` allows."""
+def check_agreement(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...], words: str) -> None:
+    """Raise unless results and gradients agree as far as the peer's arithmetic allows, which has x's precision."""
+    allowed_relative = 1e-4 if ours[1].dtype == torch.float32 else 3e-2
     for name, a, b in zip(("result", "gradient of x", "gradient of p"), ours, theirs, strict=False):
         error = (a.float() - b.float()).abs().max().item()
-        allowed = (1e-4 if dtype == torch.float32 else 3e-2) * b.abs().max().item()
+        allowed = allowed_relative * b.abs().max().item()
         if not error <= allowed:
-            raise RuntimeError(f"{case}: the {name} differs from the peer's by {error:.3g}, allowed {allowed:.3g}")
+            raise RuntimeError(f"{words}: the {name} differs by {error:.3g}, allowed {allowed:.3g}")
 
 
 def measure(device: DeviceType, repeats: int) -> list[Row]:
     rows = []
-    peers = load_peers(device)
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(SHAPE, generator=generator).relu()
     grad = torch.randn(SHAPE[:2], generator=generator).to(device)
@@ -85,24 +69,19 @@ def measure(device: DeviceType, repeats: int) -> list[Row]:
             x = features.to(device, dtype).contiguous(memory_format=memory_format)
             for name, p in exponents(device).items():
                 torch._dynamo.reset()  # each case is compiled for itself, as in a program that has only this one
-                pools: dict[str, Pool] = {"ours": ops.gem_pool, **peers}
-                contenders = {who: step(pool, x, p, grad) for who, pool in pools.items()}
-                case = f"{'x'.join(map(str, SHAPE))}{layout} {name}"
-                ours = contenders["ours"]()
-                for peer in peers:
-                    check_agreement(ours, contenders[peer](), dtype, f"gem_pool {case}, {peer}")
-                timings = time_interleaved(contenders, repeats, device=device)
-                rows.extend(
-                    result_row(
-                        op="gem_pool",
-                        case=f"{case} fwd+bwd",
-                        dtype=str(dtype).removeprefix("torch."),
-                        device=device,
-                        ours=timings["ours"],
-                        peer=peer,
-                        peer_timing=timings[peer],
-                    )
-                    for peer in peers
+                pools: dict[str, Pool] = {
+                    "ours": ops.gem_pool,
+                    EAGER: eager_gem,
+                    COMPILED: torch.compile(eager_gem, fullgraph=True),
+                }
+                rows += compare(
+                    op="gem_pool",
+                    case=f"{'x'.join(map(str, SHAPE))}{layout} {name} fwd+bwd",
+                    dtype=dtype,
+                    device=device,
+                    repeats=repeats,
+                    contenders={who: step(pool, x, p, grad) for who, pool in pools.items()},
+                    check=check_agreement,
                 )
     return rows
 

@@ -12,14 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks._timing import DeviceType, Row, make_parser, report, result_row, time_interleaved
 from pyreid import ops
 from pyreid.ops.gate_and_pool import gate_and_pool
+
+from ._timing import COMPILED, EAGER, DeviceType, Row, compare, run
 
 # The first two stages of a ResNet-50 for images of 350 x 350. Tensors above 32 MiB, as of the third shape in float32,
 # get fresh pages from glibc on every allocation: there an operator without intermediate results gains most on the CPU.
 SHAPES = [(4, 256, 88, 88), (4, 512, 44, 44), (8, 256, 88, 88)]
-PEER = "torch eager"
+REPEATS = 20
 # For each dtype, the error of the peer's chain of up to five roundings, relative to the largest value
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 4e-2}
 Function = Callable[..., Tensor | tuple[Tensor, ...]]
@@ -47,13 +48,17 @@ def step(function: Function, inputs: list[Tensor], grads: list[Tensor]) -> Calla
     return run
 
 
-def check_agreement(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...], dtype: torch.dtype, case: str) -> None:
-    """Raise unless results and gradients agree as far as the peer's arithmetic in ``dtype`` allows."""
+def check_agreement(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...], words: str) -> None:
+    """Raise unless results and gradients agree as far as the peer's arithmetic allows."""
+    pooled = "gate_and_pool" in words
+    if pooled and ours[0].dtype == torch.bfloat16:
+        # Rounded values tie for the maximum, and amax spreads its gradient over them: the results alone agree.
+        ours, theirs = ours[:3], theirs[:3]
     for number, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         error = (a.float() - b.float()).abs().max().item()
-        allowed = TOLERANCE[dtype] * b.float().abs().max().item()
+        allowed = TOLERANCE[ours[0].dtype] * b.float().abs().max().item()
         if not error <= allowed:
-            raise RuntimeError(f"{case}: output {number} differs from the peer's by {error:.3g}, allowed {allowed:.3g}")
+            raise RuntimeError(f"{words}: output {number} differs by {error:.3g}, allowed {allowed:.3g}")
 
 
 def cases(
@@ -81,34 +86,21 @@ def cases(
 def measure(device: DeviceType, repeats: int) -> list[Row]:
     rows = []
     for dtype in (torch.float32, torch.bfloat16):
-        for op, name, ours, peer, inputs, grads in cases(device, dtype):
+        for op, name, ours, eager, inputs, grads in cases(device, dtype):
+            torch._dynamo.reset()
             leaves = [t.clone().requires_grad_() for t in inputs]
-            contenders = {"ours": step(ours, leaves, grads), PEER: step(peer, leaves, grads)}
-            results = [contenders[c]() for c in ("ours", PEER)]
-            if op == "gate_and_pool" and dtype == torch.bfloat16:
-                # Rounded values tie for the maximum, and amax spreads its gradient over them: the results alone agree.
-                results = [r[:3] for r in results]
-            check_agreement(results[0], results[1], dtype, f"{op} {name}")
-            timings = time_interleaved(contenders, repeats, device=device)
-            rows.append(
-                result_row(
-                    op=op,
-                    case=f"{name} fwd+bwd",
-                    dtype=str(dtype).removeprefix("torch."),
-                    device=device,
-                    ours=timings["ours"],
-                    peer=PEER,
-                    peer_timing=timings[PEER],
-                )
+            functions = {"ours": ours, EAGER: eager, COMPILED: torch.compile(eager, fullgraph=True)}
+            rows += compare(
+                op=op,
+                case=f"{name} fwd+bwd",
+                dtype=dtype,
+                device=device,
+                repeats=repeats,
+                contenders={who: step(function, leaves, grads) for who, function in functions.items()},
+                check=check_agreement,
             )
     return rows
 
 
-def main() -> None:
-    parser = make_parser(__doc__, repeats=20)
-    args = parser.parse_args()
-    report(measure(args.device, args.repeats), args)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure, REPEATS)

@@ -9,7 +9,6 @@ process on Linux.
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,9 +18,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks._timing import DeviceType, Row, make_parser, report, result_row, time_interleaved
 from pyreid import ops
 
+from ._timing import DeviceType, Row, result_row, run, time_interleaved
+
+REPEATS = 7
 CASES = [(2000, 20000, 512, 50), (1000, 100000, 256, 100), (3368, 15913, 2048, 100), (2000, 20000, 512, 1)]
 CASES += [(2000, 20000, 512, 2048)]
 # float32 products of D terms of size 1; distances are about sqrt(2 D)
@@ -123,20 +124,13 @@ def bench(case: tuple[int, ...], peers: dict[str, Search], device: DeviceType, r
     ]
 
 
-def main() -> None:
-    parser = make_parser(__doc__, repeats=7)
-    parser.add_argument("--only", help="cases whose name matches this pattern")
-    args = parser.parse_args()
+def measure(device: DeviceType, repeats: int) -> list[Row]:
     peers: dict[str, Search] = {"torch.cdist + topk": cdist_topk}
-    faiss = faiss_knn() if args.device == "cpu" else None
+    faiss = faiss_knn() if device == "cpu" else None
     if faiss is not None:
         peers["faiss.knn"] = faiss
-    rows: list[Row] = []
-    for case in CASES:
-        if args.only is None or re.search(args.only, "x".join(map(str, case))):
-            rows += bench(case, peers, args.device, args.repeats)
-    report(rows, args)
+    return [row for case in CASES for row in bench(case, peers, device, repeats)]
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure, REPEATS)

@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks._timing import DeviceType, Row, make_parser, report, result_row, time_interleaved
 from pyreid import ops
+
+from ._timing import COMPILED, EAGER, DeviceType, Row, compare, run
 
 # Outputs of the four stages of a ResNet: at 224 x 224 and with 350 x 350 in between, as SAFR trains them
 SHAPES = ((8, 256, 56, 56), (4, 256, 88, 88), (8, 512, 28, 28), (8, 2048, 11, 11), (8, 2048, 7, 7))
 CUDA_BATCH = 8  # times as many samples on the GPU
-PEER = "torch eager"
+REPEATS = 20
 Gate = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
@@ -44,17 +45,17 @@ def step(
     return run
 
 
-def check_agreement(ours: list[Tensor], theirs: list[Tensor], dtype: torch.dtype, case: str) -> None:
-    """Raise unless results and gradients agree as far as the peer's arithmetic in ``dtype`` allows.
+def check_agreement(ours: list[Tensor], theirs: list[Tensor], words: str) -> None:
+    """Raise unless results and gradients agree as far as the peer's arithmetic allows.
 
     By their root mean square: in half precision the peer may find another maximum, or another sign of a hidden value.
     """
     names = ("local", "avg", "max", "gradient of x", "gradient of weight1", "gradient of weight2")
     for name, a, b in zip(names, ours, theirs, strict=True):
         error = (a.float() - b.float()).square().mean().sqrt().item()
-        allowed = (1e-4 if dtype == torch.float32 else 5e-2) * b.float().square().mean().sqrt().item()
+        allowed = (1e-4 if ours[0].dtype == torch.float32 else 5e-2) * b.float().square().mean().sqrt().item()
         if not error <= allowed:
-            raise RuntimeError(f"{case}: {name} differs from the peer's by {error:.3g}, allowed {allowed:.3g}")
+            raise RuntimeError(f"{words}: {name} differs by {error:.3g}, allowed {allowed:.3g}")
 
 
 def measure(device: DeviceType, repeats: int) -> list[Row]:
@@ -67,32 +68,19 @@ def measure(device: DeviceType, repeats: int) -> list[Row]:
             first, second = ((torch.randn(shape[1], 1, 3, 3, generator=generator) / 3).to(device) for _ in range(2))
             weights = (first.requires_grad_(), second.requires_grad_())
             grads = tuple(torch.randn(s, generator=generator).to(x) for s in (shape, shape[:2], shape[:2]))
-            contenders = {
-                name: step(g, x, weights, grads) for name, g in (("ours", ops.spatial_gate), (PEER, eager_gate))
-            }
-            case = "x".join(map(str, shape))
-            check_agreement(contenders["ours"](), contenders[PEER](), dtype, f"spatial_gate {case}")
-            timings = time_interleaved(contenders, repeats, device=device)
-            rows.append(
-                result_row(
-                    op="spatial_gate",
-                    case=f"{case} fwd+bwd",
-                    dtype=str(dtype).removeprefix("torch."),
-                    device=device,
-                    ours=timings["ours"],
-                    peer=PEER,
-                    peer_timing=timings[PEER],
-                )
+            torch._dynamo.reset()
+            gates = {"ours": ops.spatial_gate, EAGER: eager_gate, COMPILED: torch.compile(eager_gate, fullgraph=True)}
+            rows += compare(
+                op="spatial_gate",
+                case=f"{'x'.join(map(str, shape))} fwd+bwd",
+                dtype=dtype,
+                device=device,
+                repeats=repeats,
+                contenders={name: step(gate, x, weights, grads) for name, gate in gates.items()},
+                check=check_agreement,
             )
     return rows
 
 
-def main() -> None:
-    parser = make_parser(__doc__, repeats=20)
-    args = parser.parse_args()
-    rows = measure(args.device, args.repeats)
-    report(rows, args)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure, REPEATS)

@@ -16,12 +16,11 @@ from torch import Tensor
 
 from pyreid import ops
 
-from ._timing import DeviceType, Row, result_row, run, time_interleaved
+from ._timing import COMPILED, EAGER, DeviceType, Row, compare, run
 
 CASES = ((72, 2048), (256, 2048), (1024, 512))
 INSTANCES = 4  # images of each identity in a batch
 REPEATS = 100
-PEER = "torch eager"
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -80,7 +79,7 @@ def metric_learning_hard() -> Loss:
 
 def load_peers(op: str, eager: Loss) -> dict[str, Loss]:
     """The peers of an operator, by name; prints why one is missing."""
-    peers = {PEER: eager, "torch.compile": torch.compile(eager, dynamic=False)}
+    peers = {EAGER: eager, COMPILED: torch.compile(eager, dynamic=False)}
     if op == "batch_hard_triplet":  # it has no batch-soft loss
         try:
             peers["metric-learning"] = metric_learning_hard()
@@ -101,39 +100,31 @@ def step(loss: Loss, x: Tensor, labels: Tensor) -> Callable[[], tuple[Tensor, Te
     return run
 
 
-def check_agreement(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor], case: str) -> None:
+def check_agreement(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor], words: str) -> None:
     """Raise unless losses and gradients agree as far as the peer's distances by inner products allow."""
     for name, a, b in zip(("loss", "gradient"), ours, theirs, strict=True):
         error = (a - b).abs().max().item()
         allowed = 1e-3 * b.abs().max().item()
         if not error <= allowed:
-            raise RuntimeError(f"{case}: the {name} differs from the peer's by {error:.3g}, allowed {allowed:.3g}")
+            raise RuntimeError(f"{words}: the {name} differs by {error:.3g}, allowed {allowed:.3g}")
 
 
 def measure(device: DeviceType, repeats: int) -> list[Row]:
     rows = []
     for op, (ours, eager) in OPERATORS.items():
-        peers = load_peers(op, eager)
         for b, d in CASES:
+            torch._dynamo.reset()
             x, labels = make_batch(b, d, device)
-            case = f"{b}x{d} fwd+bwd"
-            contenders = {"ours": step(ours, x, labels)}
-            expected = contenders["ours"]()
-            for name, peer in peers.items():
-                run = step(peer, x, labels)
-                try:
-                    result = run()
-                except Exception as error:  # a compiler that is missing or fails: the others are measured all the same
-                    print(f"without {name} at {op} {case}: {type(error).__name__}: {error}"[:200], file=sys.stderr)
-                    continue
-                check_agreement(expected, result, f"{op} {case}, {name}")
-                contenders[name] = run
-            timings = time_interleaved(contenders, repeats, device=device)
-            mine = timings.pop("ours")
-            rows += [
-                result_row(op=op, case=case, dtype="float32", device=device, ours=mine, peer=name, peer_timing=timing)
-                for name, timing in timings.items()
-            ]
+            losses = {"ours": ours, **load_peers(op, eager)}
+            rows += compare(
+                op=op,
+                case=f"{b}x{d} fwd+bwd",
+                dtype=torch.float32,
+                device=device,
+                repeats=repeats,
+                contenders={name: step(loss, x, labels) for name, loss in losses.items()},
+                check=check_agreement,
+            )
     return rows
 
 
