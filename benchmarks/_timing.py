@@ -174,7 +174,7 @@ def compare(
     contenders: Mapping[str, Callable[[], Result]],
     check: Callable[[Result, Result, str], None],
 ) -> list[Row]:
-    """Compare the results of ``contenders["ours"]`` with each peer's, then time all of them in turns.
+    """Compare the results of ``contenders["ours"]`` with each peer's, then time the two in turns.
 
     A peer that cannot run, such as a compiler that is missing, is left out, and the reason printed.
 
@@ -190,8 +190,9 @@ def compare(
     Returns:
         one row for each peer that ran.
     """
-    ours = contenders["ours"]()
-    working = {"ours": contenders["ours"]}
+    mine = contenders["ours"]
+    ours = mine()
+    rows = []
     for name, contender in contenders.items():
         if name == "ours":
             continue
@@ -202,21 +203,20 @@ def compare(
             print(f"without {name} at {op} {case}: {type(error).__name__}: {reason[:200]}", file=sys.stderr)
             continue
         check(ours, theirs, f"{op} {case}, {name}")
-        working[name] = contender
-    timings = time_interleaved(working, repeats, device=device)
-    return [
-        result_row(
-            op=op,
-            case=case,
-            dtype=str(dtype).removeprefix("torch."),
-            device=device,
-            ours=timings["ours"],
-            peer=name,
-            peer_timing=timing,
+        # By pairs: with more in turn, each finds the caches, and the threads of two runtimes, as the others left them.
+        timings = time_interleaved({"ours": mine, name: contender}, repeats, device=device)
+        rows.append(
+            result_row(
+                op=op,
+                case=case,
+                dtype=str(dtype).removeprefix("torch."),
+                device=device,
+                ours=timings["ours"],
+                peer=name,
+                peer_timing=timings[name],
+            )
         )
-        for name, timing in timings.items()
-        if name != "ours"
-    ]
+    return rows
 
 
 def print_table(rows: Sequence[Row]) -> None:
