@@ -2,19 +2,16 @@
 #pragma once
 #include <cstdint>
 
+#include "csrc/rank_value.h"
+
 namespace pyreid {
 
 // A strip of query rows against the whole gallery. The value of gallery item g for query q is
-//   values[q, g]                 a given distance,
-//   offset[g] - values[q, g]     with offset: half the squared Euclidean distance, up to a constant of the row, or
-//   -(values[q, g] * scale[g])   with scale: the cosine distance, up to a factor and a constant of the row.
-// offset and scale exclude each other: each value is rounded once, so all instruction sets and both backends agree.
-// An item whose value is NaN is neither counted nor a positive, so a NaN in offset or scale takes it out of the
-// gallery.
+// rank_value(values[q, g], offset, scale, g), see csrc/rank_value.h; offset and scale exclude each other. An item whose
+// value is NaN is neither counted nor a positive, so a NaN in offset or scale takes it out of the gallery.
 //
 // Slot s of query q, for starts[q] <= s < starts[q + 1], is the gallery item order[begin[q] + s - starts[q]] of its
-// identity. One that shares the query's camera is junk, the others
-// are the positives.
+// identity. One that shares the query's camera is junk, the others are the positives.
 template <class T>
 struct RankTask {
   const T* values;              // [rows, columns], row_stride apart

@@ -65,11 +65,7 @@ class RowRanker {
  private:
   bool is_junk(int64_t item) const { return task_.gallery_cams && task_.gallery_cams[item] == camera_; }
 
-  T value(int64_t item) const {
-    if (task_.offset) return task_.offset[item] - values_[item];
-    if (task_.scale) return -(values_[item] * task_.scale[item]);
-    return values_[item];
-  }
+  T value(int64_t item) const { return rank_value(values_[item], task_.offset, task_.scale, item); }
 
   bool before(int64_t a, int64_t b) const {
     const T x = value(a), y = value(b);

@@ -8,7 +8,7 @@
 // over the entries is the chunk's ranks, ascending, written where they belong.
 //
 // Bytes: one read of the row per kChunk positives (one in practice), and P^2 reads of the positives' values, cached.
-// Every value is rounded once (csrc/rank_positives.h) and all sums are integers, so the result does not depend on the
+// Every value is rounded once (csrc/rank_value.h) and all sums are integers, so the result does not depend on the
 // order of the atomics and equals the CPU's for equal values.
 #include "csrc/cuda/rank_positives.cuh"
 
@@ -22,10 +22,7 @@ constexpr int kChunk = 1024;  // positives in shared memory at a time: 20 or 24 
 
 template <class T>
 __device__ __forceinline__ T value_of(const RankTask<T>& task, int64_t row, int64_t item) {
-  const T v = task.values[row * task.row_stride + item];
-  if (task.offset) return task.offset[item] - v;
-  if (task.scale) return -(v * task.scale[item]);
-  return v;
+  return rank_value(task.values[row * task.row_stride + item], task.offset, task.scale, item);
 }
 
 template <class T>

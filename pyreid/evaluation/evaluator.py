@@ -23,7 +23,7 @@ from pyreid.evaluation.ranking import Matches, StripRanker, find_matches
 from pyreid.evaluation.result import EvaluationResult
 from pyreid.evaluation.scores import AveragePrecision, NoMatch, cumulative_match, query_scores
 from pyreid.ops._register import Metric, check_choice
-from pyreid.ops.distance_tiles import computing_dtype, inner_product_strips
+from pyreid.ops.distance_tiles import computing_dtype, inner_product_tiles, rank_column
 
 JUNK_ID = -1
 
@@ -126,13 +126,13 @@ def _rank_features(
     dtype = computing_dtype(query, gallery)
     checked_squared_norms("query", query, device=device, dtype=dtype)
     norms = checked_squared_norms("gallery", gallery, device=device, dtype=dtype)
-    column = torch.where(norms > 0, norms.sqrt().reciprocal(), 0) if metric == "cosine" else norms / 2
+    column = rank_column(norms, metric)
     if is_junk.any():
-        column[torch.from_numpy(is_junk).to(device)] = torch.nan  # nothing compares with NaN: out of the gallery
-    role = {"scale": column} if metric == "cosine" else {"offset": column}
-    ranker = StripRanker(matches, device, **role)
+        for values in column.values():
+            values[torch.from_numpy(is_junk).to(device)] = torch.nan  # nothing compares with NaN: out of the gallery
+    ranker = StripRanker(matches, device, **column)
     with _progress_bar(len(query), show=progress) as advance:
-        for rows, products in inner_product_strips(query, gallery, device=device, dtype=dtype):
+        for rows, _, products in inner_product_tiles(query, gallery, device=device, dtype=dtype):
             ranker.rank(products, rows)
             advance(rows.stop - rows.start)
     return ranker.ranks

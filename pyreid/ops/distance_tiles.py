@@ -1,8 +1,8 @@
-"""Inner products of query and gallery features in strips, without the full matrix. Internal.
+"""Inner products of query and gallery features in tiles, without the full matrix. Internal.
 
-Whatever ranks or searches a gallery multiplies features here: one strip of queries against the whole gallery at a time,
-in one reused buffer. A matrix that is in the right place and type already is used as it lies (also memory-mapped);
-others are converted block by block.
+Whatever ranks or searches a gallery multiplies features here: one tile of queries and gallery rows at a time, in one
+reused buffer. A matrix that is in the right place and type already is used as it lies (also memory-mapped); others are
+converted block by block.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ import torch
 import torch.utils.dlpack
 from torch import Tensor
 
+from pyreid.ops._register import Metric
 from pyreid.ops.duplicate_rows import duplicate_rows
 
 _MIB = 2**20
 _BLOCK_BYTES = 64 * _MIB  # of converted features at a time
 _RESIDENT_BYTES = 512 * _MIB  # a converted gallery up to this size is kept for all strips
 
-# A matrix product packs the whole gallery again for each strip, so a strip should not be low; more rows than these gain
-# nothing. The budget of bytes yields to the least number of rows for galleries of hundreds of thousands.
-_STRIP_BYTES = {"cpu": 64 * _MIB, "cuda": 1024 * _MIB}
+# A matrix product packs the gallery again for each strip of queries, so a tile should not be low; more rows than these
+# gain nothing. The budget of bytes yields to the least number of rows for tiles of hundreds of thousands of columns.
+_TILE_BYTES = {"cpu": 64 * _MIB, "cuda": 1024 * _MIB}
 _MAX_ROWS = {"cpu": 1024, "cuda": 4096}
 _MIN_ROWS = 32
 
@@ -76,23 +77,37 @@ def squared_norms(features: Tensor, *, device: torch.device, dtype: torch.dtype)
     return norms
 
 
-def strip_rows(num_query: int, num_gallery: int, *, device: torch.device, dtype: torch.dtype) -> int:
-    """Rows of a strip: within the memory budget, and such that all strips are about equally high."""
+def rank_column(norms: Tensor, metric: Metric) -> dict[str, Tensor]:
+    """What turns inner products into the values that the gallery is ranked by, from its squared norms.
+
+    Returns:
+        ``{"offset": |g|^2 / 2}`` or, for cosine, ``{"scale": 1 / |g|}``: the value of a pair is ``offset - q.g`` or
+        ``-(q.g * scale)`` (csrc/rank_value.h). A row of zeros has similarity 0 with everything.
+    """
+    if metric == "cosine":
+        return {"scale": torch.where(norms > 0, norms.sqrt().reciprocal(), 0)}
+    return {"offset": norms / 2}
+
+
+def tile_rows(num_query: int, columns: int, *, device: torch.device, dtype: torch.dtype) -> int:
+    """Rows of a tile: within the memory budget, and such that all tiles are about equally high."""
     kind = "cpu" if device.type == "cpu" else "cuda"
-    affordable = _STRIP_BYTES[kind] // (max(1, num_gallery) * dtype.itemsize)
+    affordable = _TILE_BYTES[kind] // (max(1, columns) * dtype.itemsize)
     rows = max(_MIN_ROWS, min(_MAX_ROWS[kind], affordable))
-    strips = max(1, -(-num_query // rows))
-    return max(1, -(-num_query // strips))
+    tiles = max(1, -(-num_query // rows))
+    return max(1, -(-num_query // tiles))
 
 
-def inner_product_strips(
-    query: Tensor, gallery: Tensor, *, device: torch.device, dtype: torch.dtype
-) -> Iterator[tuple[slice, Tensor]]:
-    """Strips of the inner products of all query rows with all gallery rows.
+def inner_product_tiles(
+    query: Tensor, gallery: Tensor, *, device: torch.device, dtype: torch.dtype, columns: int | None = None
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Tiles of the inner products of all query rows with all gallery rows: for each strip of queries the gallery's
+    tiles in their order.
 
     The products are computed in ``dtype``, whatever autocast or the float32 matmul precision say: a ranking by TF32 or
     bfloat16 products would be another ranking. Gallery rows that are equal get equal products: the matrix product alone
-    rounds the last columns of a strip in another order than the others.
+    rounds the last columns of a tile in another order than the others. So beyond the tile, memory holds one product for
+    each query of a strip and gallery row that is repeated.
 
     Args:
         query: (Q, D).
@@ -100,32 +115,61 @@ def inner_product_strips(
         device: where to compute; features on another device are copied there, the query by strips, the gallery once if
             it is small and by blocks for each strip otherwise.
         dtype: torch.float32 or torch.float64.
+        columns: gallery rows in a tile; None for all of them, so that a tile is a whole strip.
 
     Yields:
-        ``(rows, products)``: a slice of query rows and their (R, G) inner products, valid until the next step.
+        ``(rows, columns, products)``: slices of query rows and of gallery rows and their (R, C) inner products, dense,
+        valid until the next step.
     """
-    rows_per_strip = strip_rows(len(query), len(gallery), device=device, dtype=dtype)
-    buffer = torch.empty(rows_per_strip, len(gallery), device=device, dtype=dtype)
+    width = len(gallery) if columns is None else min(columns, len(gallery))
+    height = tile_rows(len(query), width, device=device, dtype=dtype)
+    buffer = torch.empty(height * width, device=device, dtype=dtype)
     resident: Tensor | None = None
     if _is_ready(gallery, device, dtype):
         resident = gallery
     elif gallery.numel() * dtype.itemsize <= _RESIDENT_BYTES:
         resident = _convert(gallery, device, dtype)
     duplicates = duplicate_rows(gallery)
-    if duplicates is not None:
-        repeated, originals = (indices.to(device) for indices in duplicates)
-    for start in range(0, len(query), rows_per_strip):
-        rows = slice(start, min(start + rows_per_strip, len(query)))
+    ties = None if duplicates is None else _Ties(*duplicates, height, device=device, dtype=dtype)
+    for rows in _slices(len(query), height):
         strip = query[rows] if _is_ready(query, device, dtype) else _convert(query[rows], device, dtype)
-        products = buffer[: rows.stop - rows.start]
-        if resident is not None:
-            _multiply(strip, resident, products)
-        else:
-            for columns, block in _converted_blocks(gallery, device, dtype, _BLOCK_BYTES):
-                _multiply(strip, block, products[:, columns])
-        if duplicates is not None:
-            products[:, repeated] = products[:, originals]
-        yield rows, products
+        for tile in _slices(len(gallery), width):
+            shape = (len(strip), tile.stop - tile.start)
+            products = buffer[: shape[0] * shape[1]].view(shape)
+            if resident is not None:
+                _multiply(strip, resident[tile], products)
+            else:
+                for block, converted in _converted_blocks(gallery[tile], device, dtype, _BLOCK_BYTES):
+                    _multiply(strip, converted, products[:, block])
+            if ties is not None:
+                ties.apply(products, tile)
+            yield rows, tile, products
+
+
+class _Ties:
+    """Gives repeated gallery rows the products of their first occurrences, which earlier tiles of a strip may hold."""
+
+    def __init__(
+        self, repeated: Tensor, originals: Tensor, height: int, *, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        repeated, order = repeated.to(device).sort()
+        self._originals, slots = originals.to(device)[order].unique(return_inverse=True)
+        self._repeated, self._slots = repeated, slots
+        self._hosts = [tensor.cpu() for tensor in (self._originals, repeated)]
+        self._products = torch.empty(height, len(self._originals), device=device, dtype=dtype)
+
+    def apply(self, products: Tensor, tile: slice) -> None:
+        """Takes the products of originals from a tile and sets those of the repeated rows in it."""
+        ends = torch.tensor([tile.start, tile.stop])
+        (first, last), (begin, end) = (torch.searchsorted(host, ends).tolist() for host in self._hosts)
+        held = self._products[: len(products)]
+        held[:, first:last] = products[:, self._originals[first:last] - tile.start]
+        products[:, self._repeated[begin:end] - tile.start] = held[:, self._slots[begin:end]]
+
+
+def _slices(total: int, size: int) -> Iterator[slice]:
+    for start in range(0, total, max(1, size)):
+        yield slice(start, min(start + size, total))
 
 
 def _multiply(query: Tensor, gallery: Tensor, out: Tensor) -> None:
@@ -162,6 +206,5 @@ def _converted_blocks(
     features: Tensor, device: torch.device, dtype: torch.dtype, block_bytes: int
 ) -> Iterator[tuple[slice, Tensor]]:
     rows_per_block = max(1, block_bytes // (max(1, features.shape[1]) * dtype.itemsize))
-    for start in range(0, len(features), rows_per_block):
-        rows = slice(start, min(start + rows_per_block, len(features)))
+    for rows in _slices(len(features), rows_per_block):
         yield rows, _convert(features[rows], device, dtype)

@@ -284,10 +284,10 @@ def test_strips_and_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(distance_tiles, "_MIN_ROWS", 1)
     monkeypatch.setattr(distance_tiles, "_RESIDENT_BYTES", 0)
     monkeypatch.setattr(distance_tiles, "_BLOCK_BYTES", 1000)
-    monkeypatch.setattr(distance_tiles, "_STRIP_BYTES", {"cpu": 10**5, "cuda": 10**5})
+    monkeypatch.setattr(distance_tiles, "_TILE_BYTES", {"cpu": 10**5, "cuda": 10**5})
     strips = [
         rows
-        for rows, _ in distance_tiles.inner_product_strips(
+        for rows, _, _ in distance_tiles.inner_product_tiles(
             torch.zeros(300, 5), torch.zeros(700, 5), device=torch.device("cpu"), dtype=torch.float32
         )
     ]

@@ -1,5 +1,6 @@
 #include "csrc/cpu/simd/rank_positives.h"
 
+#include "csrc/cpu/simd/rank_value.h"
 #include "csrc/cpu/simd/vector.h"
 
 namespace pyreid::cpu::PYREID_ISA {
@@ -24,25 +25,19 @@ inline int64_t total_of(Mask<T> counter) {
   return sum_lanes<typename IntOf<T>::type>(counter);
 }
 
-enum class Source { kGiven, kOffset, kScale };
-
 template <Source kSource, class T>
 int64_t rank_values_from(const T* values, const T* column, int64_t n, T* out) {
   constexpr int64_t kStep = kLanes<T>;
   Mask<T> nans{};
   int64_t j = 0;
   for (; j + kStep <= n; j += kStep) {
-    Vec<T> v = load(values + j);
-    if constexpr (kSource == Source::kOffset) v = load(column + j) - v;
-    if constexpr (kSource == Source::kScale) v = -(v * load(column + j));
+    const Vec<T> v = rank_value<kSource>(load(values + j), load((kSource == Source::kGiven ? values : column) + j));
     nans -= v != v;
     store(out + j, v);
   }
   int64_t total = total_of<T>(nans);
   for (; j < n; ++j) {
-    T v = values[j];
-    if constexpr (kSource == Source::kOffset) v = column[j] - v;
-    if constexpr (kSource == Source::kScale) v = -(v * column[j]);
+    const T v = rank_value<kSource>(values[j], (kSource == Source::kGiven ? values : column)[j]);
     total += v != v;
     out[j] = v;
   }

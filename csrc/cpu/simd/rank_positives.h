@@ -4,7 +4,7 @@
 #include "csrc/cpu/isa.h"
 
 #define PYREID_RANK_POSITIVES_DECLARATIONS(T)                                                                      \
-  /* The values of n items (csrc/rank_positives.h) into out; returns how many of them are NaN.                 */  \
+  /* The values of n items (csrc/rank_value.h) into out; returns how many of them are NaN.                     */  \
   int64_t rank_values(const T* values, const T* offset, const T* scale, int64_t n, T* out);                        \
   /* below[p] += number of values < thresholds[p], or <= with or_equal. n: a multiple of 64 bytes, below 2^31. */  \
   void count_below(const T* values, int64_t n, const T* thresholds, int64_t count, bool or_equal, int64_t* below); \
