@@ -11,19 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyreid.evaluation.inputs import (
-    as_cameras,
-    as_features,
-    as_integers,
-    as_max_rank,
-    checked_squared_norms,
-    choose_device,
-)
+from pyreid.evaluation.inputs import as_cameras, as_integers, as_max_rank
 from pyreid.evaluation.ranking import Matches, StripRanker, find_matches
 from pyreid.evaluation.result import EvaluationResult
 from pyreid.evaluation.scores import AveragePrecision, NoMatch, cumulative_match, query_scores
 from pyreid.ops._register import Metric, check_choice
 from pyreid.ops.distance_tiles import computing_dtype, inner_product_tiles, rank_column
+from pyreid.ops.features import as_features, checked_squared_norms, choose_device
 
 JUNK_ID = -1
 
