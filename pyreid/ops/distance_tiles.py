@@ -165,12 +165,12 @@ def triangle_strips(x: Tensor, first: int) -> Iterator[tuple[slice, Tensor]]:
         rows = tile_rows(total - first, total - first, device=x.device, dtype=x.dtype)
         strips.append(slice(first, min(first + rows, total)))
         first = strips[-1].stop
-    sizes = [(rows.stop - rows.start) * (total - rows.start) for rows in strips]
+    sizes = [(strip.stop - strip.start) * (total - strip.start) for strip in strips]
     buffer = x.new_empty(max(sizes, default=0))
-    for rows, size in zip(strips, sizes, strict=True):
-        products = buffer[:size].view(rows.stop - rows.start, -1)
-        _multiply(x[rows], x[rows.start :], products)
-        yield rows, products
+    for strip, size in zip(strips, sizes, strict=True):
+        products = buffer[:size].view(strip.stop - strip.start, -1)
+        _multiply(x[strip], x[strip.start :], products)
+        yield strip, products
 
 
 class _Ties:
