@@ -7,7 +7,8 @@
 namespace pyreid {
 
 // The value of gallery item g from a query's inner product (or given distance) with it:
-//   offset[g] - product     with offset = |g|^2 / 2: half the squared Euclidean distance, up to a constant of the query,
+//   offset[g] - product     with offset = |g|^2 / 2: half the squared Euclidean distance, up to a constant of the
+//   query,
 //   -(product * scale[g])   with scale = 1 / |g|: the cosine distance, up to a factor and a constant of the query, or
 //   product                 with neither.
 // Each value is rounded once, so all instruction sets and both backends agree. csrc/cpu/simd/rank_value.h has it for

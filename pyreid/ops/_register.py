@@ -111,6 +111,14 @@ def check_margin(margin: object) -> None:
         raise ValueError(f"margin: expected a finite number, or None for the soft margin, got {margin}")
 
 
+def check_k(k: object, gallery: Tensor) -> None:
+    """Raise TypeError or ValueError unless ``k`` neighbors can be taken from ``gallery``."""
+    if isinstance(k, bool) or not isinstance(k, int | torch.SymInt):
+        raise TypeError(f"k: expected an integer, got {type(k).__name__}")
+    if not (0 <= k <= gallery.shape[0]):
+        raise ValueError(f"k: expected 0 to {gallery.shape[0]}, the rows of gallery, got {k}")
+
+
 def upcast(x: Tensor) -> Tensor:
     """float16 and bfloat16 to float32, the rest unchanged."""
     return x.float() if x.dtype in HALF_TYPES else x

@@ -14,6 +14,7 @@ from pyreid.ops._register import (
     check_choice,
     check_float_tensor,
     check_gem_arguments,
+    check_k,
     check_labels,
     check_margin,
     under_autocast,
@@ -36,6 +37,15 @@ def pairwise_distance(x: Tensor, y: Tensor | None = None, *, metric: Metric = "e
         return 1 - _unit_rows(x) @ _unit_rows(y).T
     squared = (x[:, None, :] - y[None, :, :]).square().sum(-1)
     return _safe_sqrt(squared) if metric == "euclidean" else squared
+
+
+def nearest_neighbors(query: Tensor, gallery: Tensor, k: int, *, metric: Metric = "euclidean") -> tuple[Tensor, Tensor]:
+    """See :func:`pyreid.ops.nearest_neighbors`. Needs O(Q G D) memory, and ranks by distances from differences."""
+    check_k(k, gallery)
+    dtype = torch.float64 if torch.float64 in (query.dtype, gallery.dtype) else torch.float32
+    distances = pairwise_distance(query.to(dtype), gallery.to(dtype), metric=metric)
+    indices = distances.argsort(dim=1, stable=True)[:, :k]
+    return distances.gather(1, indices), indices
 
 
 def _unit_rows(x: Tensor) -> Tensor:

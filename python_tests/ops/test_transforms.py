@@ -17,6 +17,7 @@ CALLS: dict[str, Callable[[Tensor], Tensor]] = {
     "pairwise_distance": lambda x: ops.pairwise_distance(x).sum(),
     "batch_hard_triplet": lambda x: ops.batch_hard_triplet(x, LABELS),
     "batch_soft_triplet": lambda x: ops.batch_soft_triplet(x, LABELS),
+    "nearest_neighbors": lambda x: ops.nearest_neighbors(x, x, 3)[0].sum(),
     "gem_pool": lambda x: ops.gem_pool(x[None]).sum(),
 }
 
@@ -44,6 +45,8 @@ def test_compiles_with_dynamic_shapes(name: str) -> None:
     def call(x: Tensor, labels: Tensor) -> Tensor:
         if name == "pairwise_distance":
             return ops.pairwise_distance(x).sum()
+        if name == "nearest_neighbors":
+            return ops.nearest_neighbors(x, x, 3)[0].sum()
         if name == "gem_pool":
             return ops.gem_pool(x[None]).sum()
         return getattr(ops, name)(x, labels, margin=0.3)
