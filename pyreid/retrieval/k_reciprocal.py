@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -16,6 +16,9 @@ from pyreid.ops.features import as_features, checked_squared_norms, choose_devic
 from pyreid.ops.k_reciprocal import pair_distances, re_rank_strip
 from pyreid.ops.set_neighbors import SetNeighbors, query_strips, set_neighbors
 from pyreid.retrieval.encoding import Compat, Encoding, check_parameters, encode, list_length
+
+# Items are inserted into lists one by one, which for long lists costs more than to sort all.
+_LONGEST_LIST = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,13 @@ class KReciprocal:
 
     def settings(self) -> dict[str, Any]:
         """The parameters by name, for the settings of a result."""
-        return {"method": "k_reciprocal", **asdict(self)}
+        return {
+            "method": "k_reciprocal",
+            "k1": int(self.k1),
+            "k2": int(self.k2),
+            "lambda_value": float(self.lambda_value),
+            "compat": self.compat,
+        }
 
     def strips(
         self, query: Any, gallery: Any, *, metric: Metric = "euclidean", device: torch.device | str | None = None
@@ -294,7 +303,11 @@ def _dense(features: _JointFeatures, method: KReciprocal) -> Tensor:
 def _nearest(features: _JointFeatures, method: KReciprocal, topk: int) -> tuple[Tensor, Tensor]:
     lists = SetNeighbors.empty(features.num_query, topk, features.x.dtype)
     for rows, values in _strips(features, method):
-        lists.add(rows, values, 0)
+        if topk <= _LONGEST_LIST:
+            lists.add(rows, values, 0)
+        else:
+            ranking = values.sort(dim=1, stable=True)
+            lists.values[rows], lists.indices[rows] = ranking.values[:, :topk], ranking.indices[:, :topk].int()
     return lists.values, lists.indices.long()
 
 

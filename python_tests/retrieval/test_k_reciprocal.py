@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -211,6 +212,17 @@ def test_sets_of_one_image_and_none() -> None:
     assert (distances.shape, indices.shape, indices.dtype) == ((0, 1), (0, 1), np.int64)
 
 
+@pytest.mark.parametrize("topk", [1, 255, 256, 257, 700])
+def test_long_lists(topk: int) -> None:
+    query, gallery = integers(5, 700, dim=4)
+    whole = k_reciprocal(query, gallery)
+    assert len(np.unique(whole)) < whole.size / 3  # ties
+    distances, indices = k_reciprocal(query, gallery, topk=topk)
+    order = np.argsort(whole, axis=1, kind="stable")[:, :topk]
+    assert np.array_equal(indices, order)
+    assert np.array_equal(distances, np.take_along_axis(whole, order, 1))
+
+
 def test_far_items_keep_a_weight_with_fastreid() -> None:
     # exp of minus these squared distances underflows; the weights are a softmax, which does not.
     query, gallery = (1000 * f for f in clusters(4, 40))
@@ -329,6 +341,8 @@ def test_parameters_are_checked_when_they_are_made() -> None:
         KReciprocal(k1=-1)
     with pytest.raises(AttributeError):
         KReciprocal().k1 = 3  # type: ignore[misc]
+    settings = KReciprocal(np.int64(3), np.int64(2), np.float32(0.5)).settings()  # type: ignore[arg-type]
+    assert json.loads(json.dumps(settings))["k1"] == 3
     assert KReciprocal() == pyreid.KReciprocal(k1=20, k2=6, lambda_value=0.3, compat="official")
 
 
