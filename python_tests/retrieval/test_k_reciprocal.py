@@ -216,7 +216,7 @@ def test_sets_of_one_image_and_none() -> None:
 def test_long_lists(topk: int) -> None:
     query, gallery = integers(5, 700, dim=4)
     whole = k_reciprocal(query, gallery)
-    assert len(np.unique(whole)) < whole.size / 3  # ties
+    assert len(np.unique(whole)) < whole.size / 2  # ties
     distances, indices = k_reciprocal(query, gallery, topk=topk)
     order = np.argsort(whole, axis=1, kind="stable")[:, :topk]
     assert np.array_equal(indices, order)
