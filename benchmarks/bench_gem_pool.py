@@ -1,4 +1,4 @@
-"""Generalised-mean pooling, forward and backward, against plain PyTorch in eager mode.
+"""Generalised-mean pooling, forward and backward, against plain PyTorch: eager, and compiled by inductor.
 
 python -m benchmarks.bench_gem_pool                     # on the CPU, prints a table
 python -m benchmarks.bench_gem_pool --device cuda --out benchmarks/results/h200.json
@@ -6,6 +6,7 @@ python -m benchmarks.bench_gem_pool --device cuda --out benchmarks/results/h200.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import torch
@@ -18,7 +19,7 @@ from ._timing import DeviceType, Row, result_row, run, time_interleaved
 SHAPE = (64, 2048, 16, 8)  # the last feature map of a ResNet-50 with stride 1, for images of 256 x 128
 EPS = 1e-6
 REPEATS = 20
-PEER = "torch eager"
+EAGER, COMPILED = "torch eager", "torch.compile"
 Pool = Callable[[Tensor, "float | Tensor"], Tensor]
 
 
@@ -26,6 +27,20 @@ def eager_gem(x: Tensor, p: float | Tensor) -> Tensor:
     """Pooling as most re-identification code bases write it. A float32 p turns half precision into float32 in pow."""
     exponent = p.view(1, -1, 1, 1) if isinstance(p, Tensor) else p
     return x.clamp(min=EPS).pow(exponent).mean((-1, -2)).pow(1 / p)
+
+
+def load_peers(device: DeviceType) -> dict[str, Pool]:
+    """Eager pooling, and compiled pooling where inductor runs; prints why it does not."""
+    peers: dict[str, Pool] = {EAGER: eager_gem}
+    compiled: Pool = torch.compile(eager_gem, fullgraph=True)
+    x = torch.rand(2, 4, 3, 3, device=device, requires_grad=True)
+    try:
+        compiled(x, 3.0).sum().backward()
+    except Exception as error:  # whatever inductor's compilers raise
+        print(f"without {COMPILED}: {type(error).__name__}: {str(error).splitlines()[0]}", file=sys.stderr)
+    else:
+        peers[COMPILED] = compiled
+    return peers
 
 
 def exponents(device: DeviceType) -> dict[str, float | Tensor]:
@@ -40,7 +55,7 @@ def exponents(device: DeviceType) -> dict[str, float | Tensor]:
 
 def step(pool: Pool, x: Tensor, p: float | Tensor, grad: Tensor) -> Callable[[], tuple[Tensor, ...]]:
     """One forward and backward pass, as a function without arguments that returns the result and the gradients."""
-    leaf = x.clone().requires_grad_()
+    leaf = x.clone().requires_grad_()  # keeps the memory format
     inputs = (leaf, p) if isinstance(p, Tensor) else (leaf,)
 
     def run() -> tuple[Tensor, ...]:
@@ -61,27 +76,34 @@ def check_agreement(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...], dtype:
 
 def measure(device: DeviceType, repeats: int) -> list[Row]:
     rows = []
+    peers = load_peers(device)
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(SHAPE, generator=generator).relu()
     grad = torch.randn(SHAPE[:2], generator=generator).to(device)
     for dtype in (torch.float32, torch.bfloat16):
-        x = features.to(device, dtype)
-        for name, p in exponents(device).items():
-            contenders = {"ours": step(ops.gem_pool, x, p, grad), PEER: step(eager_gem, x, p, grad)}
-            case = f"{'x'.join(map(str, SHAPE))} {name}"
-            check_agreement(contenders["ours"](), contenders[PEER](), dtype, f"gem_pool {case}")
-            timings = time_interleaved(contenders, repeats, device=device)
-            rows.append(
-                result_row(
-                    op="gem_pool",
-                    case=f"{case} fwd+bwd",
-                    dtype=str(dtype).removeprefix("torch."),
-                    device=device,
-                    ours=timings["ours"],
-                    peer=PEER,
-                    peer_timing=timings[PEER],
+        for layout, memory_format in (("", torch.contiguous_format), (" channels last", torch.channels_last)):
+            x = features.to(device, dtype).contiguous(memory_format=memory_format)
+            for name, p in exponents(device).items():
+                torch._dynamo.reset()  # each case is compiled for itself, as in a program that has only this one
+                pools: dict[str, Pool] = {"ours": ops.gem_pool, **peers}
+                contenders = {who: step(pool, x, p, grad) for who, pool in pools.items()}
+                case = f"{'x'.join(map(str, SHAPE))}{layout} {name}"
+                ours = contenders["ours"]()
+                for peer in peers:
+                    check_agreement(ours, contenders[peer](), dtype, f"gem_pool {case}, {peer}")
+                timings = time_interleaved(contenders, repeats, device=device)
+                rows.extend(
+                    result_row(
+                        op="gem_pool",
+                        case=f"{case} fwd+bwd",
+                        dtype=str(dtype).removeprefix("torch."),
+                        device=device,
+                        ours=timings["ours"],
+                        peer=peer,
+                        peer_timing=timings[peer],
+                    )
+                    for peer in peers
                 )
-            )
     return rows
 
 

@@ -1,4 +1,5 @@
-"""Batch-hard and batch-soft triplet losses, forward and backward, against plain PyTorch in eager mode.
+"""Batch-hard and batch-soft triplet losses, forward and backward, against plain PyTorch, eager and compiled, and
+against pytorch-metric-learning where it is installed.
 
 python -m benchmarks.bench_triplet                      # on the CPU, prints a table
 python -m benchmarks.bench_triplet --device cuda --out benchmarks/results/h200.json
@@ -6,6 +7,7 @@ python -m benchmarks.bench_triplet --device cuda --out benchmarks/results/h200.j
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import torch
@@ -20,6 +22,7 @@ CASES = ((72, 2048), (256, 2048), (1024, 512))
 INSTANCES = 4  # images of each identity in a batch
 REPEATS = 100
 PEER = "torch eager"
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def eager_distances(x: Tensor) -> Tensor:
@@ -50,7 +53,7 @@ def eager_soft(x: Tensor, labels: Tensor) -> Tensor:
 
 
 # operator: ours, and the same loss in plain PyTorch
-OPERATORS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+OPERATORS: dict[str, tuple[Loss, Loss]] = {
     "batch_hard_triplet": (ops.batch_hard_triplet, eager_hard),
     "batch_soft_triplet": (ops.batch_soft_triplet, eager_soft),
 }
@@ -65,7 +68,28 @@ def make_batch(b: int, d: int, device: DeviceType) -> tuple[Tensor, Tensor]:
     return x.to(device), labels.to(device)
 
 
-def step(loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, labels: Tensor) -> Callable[[], tuple[Tensor, Tensor]]:
+def metric_learning_hard() -> Loss:
+    """The batch-hard loss as pytorch-metric-learning composes it: a miner and the margin loss of its triplets."""
+    from pytorch_metric_learning import distances, losses, miners, reducers
+
+    distance = distances.LpDistance(normalize_embeddings=False)
+    mine = miners.BatchHardMiner(distance=distance)
+    loss = losses.TripletMarginLoss(margin=0.3, distance=distance, reducer=reducers.MeanReducer())
+    return lambda x, labels: loss(x, labels, mine(x, labels))
+
+
+def load_peers(op: str, eager: Loss) -> dict[str, Loss]:
+    """The peers of an operator, by name; prints why one is missing."""
+    peers = {PEER: eager, "torch.compile": torch.compile(eager, dynamic=False)}
+    if op == "batch_hard_triplet":  # it has no batch-soft loss
+        try:
+            peers["metric-learning"] = metric_learning_hard()
+        except ImportError as error:
+            print(f"without metric-learning: {error}", file=sys.stderr)
+    return peers
+
+
+def step(loss: Loss, x: Tensor, labels: Tensor) -> Callable[[], tuple[Tensor, Tensor]]:
     """One forward and backward pass, as a function without arguments that returns the loss and the gradient."""
     leaf = x.clone().requires_grad_()
 
@@ -88,24 +112,28 @@ def check_agreement(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor], 
 
 def measure(device: DeviceType, repeats: int) -> list[Row]:
     rows = []
-    for op, (ours, theirs) in OPERATORS.items():
+    for op, (ours, eager) in OPERATORS.items():
+        peers = load_peers(op, eager)
         for b, d in CASES:
             x, labels = make_batch(b, d, device)
-            contenders = {"ours": step(ours, x, labels), PEER: step(theirs, x, labels)}
             case = f"{b}x{d} fwd+bwd"
-            check_agreement(contenders["ours"](), contenders[PEER](), f"{op} {case}")
+            contenders = {"ours": step(ours, x, labels)}
+            expected = contenders["ours"]()
+            for name, peer in peers.items():
+                run = step(peer, x, labels)
+                try:
+                    result = run()
+                except Exception as error:  # a compiler that is missing or fails: the others are measured all the same
+                    print(f"without {name} at {op} {case}: {type(error).__name__}: {error}"[:200], file=sys.stderr)
+                    continue
+                check_agreement(expected, result, f"{op} {case}, {name}")
+                contenders[name] = run
             timings = time_interleaved(contenders, repeats, device=device)
-            rows.append(
-                result_row(
-                    op=op,
-                    case=case,
-                    dtype="float32",
-                    device=device,
-                    ours=timings["ours"],
-                    peer=PEER,
-                    peer_timing=timings[PEER],
-                )
-            )
+            mine = timings.pop("ours")
+            rows += [
+                result_row(op=op, case=case, dtype="float32", device=device, ours=mine, peer=name, peer_timing=timing)
+                for name, timing in timings.items()
+            ]
     return rows
 
 

@@ -1,32 +1,30 @@
-#include "cpp_tests/problems/triplet.h"
-#include "cpp_tests/schedule.h"
-#include "csrc/cuda/batch_soft_triplet.cuh"
-#include "csrc/cuda/self_distances.cuh"
+#include "cpp_tests/cuda/triplet_backend.h"
 
 namespace {
 
-struct Backend {
-  static int64_t distance_splits(int64_t b, int64_t d) { return pyreid::cuda::distance_splits(b, d); }
-  template <class... A>
-  static void squared_self_distances(A... arguments) {
-    pyreid::cuda::squared_self_distances(arguments..., nullptr);
-  }
-  template <class... A>
-  static void batch_soft_triplet(A... arguments) {
-    pyreid::cuda::batch_soft_triplet(arguments..., nullptr);
-  }
-  template <class... A>
-  static void batch_soft_triplet_backward(A... arguments) {
-    pyreid::cuda::batch_soft_triplet_backward(arguments..., nullptr);
-  }
-  template <class Run>
-  static auto repeat(const Run& run) {
-    return pyreid::test::in_every_schedule(run);
-  }
-};
+using Blocks = pyreid::test::CudaTriplets<false>;
+using Clusters = pyreid::test::CudaTriplets<true>;
 
 }  // namespace
 
-PYREID_TEST_TRIPLET(Backend, false)
+PYREID_TEST_TRIPLET(Blocks, false)
 
-TEST(distant_rows) { pyreid::test::check_distant_triplets<Backend>(); }
+TEST(batches_in_clusters) {
+  pyreid::test::check_triplet_batches<float, Clusters, false>();
+  pyreid::test::check_triplet_batches<double, Clusters, false>();
+}
+
+TEST(sizes) { pyreid::test::check_sizes<Blocks, false>(pyreid::test::kBlockSizes); }
+TEST(sizes_in_clusters) { pyreid::test::check_sizes<Clusters, false>(pyreid::test::kClusterSizes); }
+TEST(nan_in_clusters_is_not_lost) { pyreid::test::check_triplets_of_nan<Clusters, false>(); }
+TEST(paths_agree) { pyreid::test::check_paths_agree<false>(); }
+
+TEST(duplicates_in_a_large_batch) {
+  using pyreid::Reduction;
+  pyreid::test::check_triplet_batch<float, Blocks, false>(pyreid::test::batch_with_duplicates<float>(270, 24),
+                                                          {Reduction::kMean}, {{true, 0}});
+  pyreid::test::check_triplet_batch<double, Blocks, false>(pyreid::test::batch_with_duplicates<double>(258, 5),
+                                                           {Reduction::kSum}, {{false, 0.3}});
+}
+
+TEST(distant_rows) { pyreid::test::check_distant_triplets<Blocks>(); }

@@ -27,7 +27,7 @@ template <class S, class T>
 struct GemRows {
   int64_t samples, channels, n;
   T eps;
-  std::vector<S> x;
+  std::vector<S> x;  // [N, C, n]
   std::vector<T> grad;
 
   template <class Backend>
@@ -81,18 +81,37 @@ double gem_tolerance(Real p) {
   return 128 * kRoundoff<T> * (1 + 1 / static_cast<double>(p));
 }
 
+// Where the kernels get x from and put dx: channels first or last, and at an address that packs do not fit.
+struct Place {
+  bool channels_last = false;
+  int64_t misaligned_by = 0;  // elements
+};
+
+template <class S>
+std::vector<S> in_memory(const std::vector<S>& x, int64_t samples, int64_t channels, int64_t n, const Place& place) {
+  std::vector<S> stored(x.size() + place.misaligned_by);
+  for (int64_t i = 0; i < samples * channels * n; ++i) {
+    const int64_t sample = i / (channels * n), c = i / n % channels, position = i % n;
+    stored[place.misaligned_by + (place.channels_last ? (sample * n + position) * channels + c : i)] = x[i];
+  }
+  return stored;
+}
+
 template <class S, class T, class Backend>
-void check_gem(const GemRows<S, T>& rows, const Exponent<T>& exponent, bool with_slope) {
+void check_gem(const GemRows<S, T>& rows, const Exponent<T>& exponent, bool with_slope, const Place& place = {}) {
   const int64_t count = rows.samples * rows.channels;
+  const std::vector<S> x = in_memory(rows.x, rows.samples, rows.channels, rows.n, place);
   const auto [pooled, largest, factor, slope, dx] = Backend::repeat([&] {
     std::tuple out{unwritten<T>(count), unwritten<T>(count), unwritten<T>(count), unwritten<T>(with_slope ? count : 0),
-                   std::vector<S>(rows.x.size(), store<S, Backend>(NAN))};
+                   std::vector<S>(x.size(), store<S, Backend>(NAN))};
     auto& [pooled, largest, factor, slope, dx] = out;
-    Backend::gem_pool(rows.x.data(), rows.samples, rows.channels, rows.n, exponent.kernel_argument(), rows.eps,
-                      pooled.data(), largest.data(), factor.data(), with_slope ? slope.data() : nullptr);
-    Backend::gem_pool_gradient(static_cast<const T*>(rows.grad.data()), rows.x.data(),
+    Backend::gem_pool(x.data() + place.misaligned_by, rows.samples, rows.channels, rows.n, place.channels_last,
+                      exponent.kernel_argument(), rows.eps, pooled.data(), largest.data(), factor.data(),
+                      with_slope ? slope.data() : nullptr);
+    Backend::gem_pool_gradient(static_cast<const T*>(rows.grad.data()), x.data() + place.misaligned_by,
                                static_cast<const T*>(largest.data()), static_cast<const T*>(factor.data()),
-                               rows.samples, rows.channels, rows.n, exponent.kernel_argument(), rows.eps, dx.data());
+                               rows.samples, rows.channels, rows.n, place.channels_last, exponent.kernel_argument(),
+                               rows.eps, dx.data() + place.misaligned_by);
     return out;
   });
   const GemReference expected = gem_reference<S, T, Backend>(rows, exponent);
@@ -100,61 +119,132 @@ void check_gem(const GemRows<S, T>& rows, const Exponent<T>& exponent, bool with
     const double relative = gem_tolerance<T>(exponent.of(r % rows.channels));
     CHECK_CLOSE(pooled[r], expected.pooled[r], relative * expected.pooled[r]);
     if (with_slope) CHECK_CLOSE(slope[r], expected.dp_terms[r], relative * expected.dp_sizes[r]);
-    for (int64_t i = r * rows.n; i < (r + 1) * rows.n; ++i) {
-      const double size = std::fabs(static_cast<double>(expected.dx[i]));
-      // The smallest step of a half type is that of its subnormals.
-      CHECK_CLOSE(load<Backend>(dx[i]), expected.dx[i], (relative + storage_roundoff<S, Backend>()) * size + 0x1p-24);
-    }
   }
+  const std::vector<Real> expected_dx = in_memory(expected.dx, rows.samples, rows.channels, rows.n, place);
+  for (size_t i = place.misaligned_by; i < dx.size(); ++i) {
+    const int64_t e = static_cast<int64_t>(i) - place.misaligned_by;
+    const int64_t channel = place.channels_last ? e % rows.channels : e / rows.n % rows.channels;
+    const double relative = gem_tolerance<T>(exponent.of(channel)) + storage_roundoff<S, Backend>();
+    // The smallest step of a half type is that of its subnormals.
+    CHECK_CLOSE(load<Backend>(dx[i]), expected_dx[i], relative * std::fabs(expected_dx[i]) + 0x1p-24);
+  }
+}
+
+template <class S, class T, class Backend>
+void check_gem_exponents(int64_t samples, int64_t channels, int64_t n, const Place& place) {
+  const auto rows = GemRows<S, T>::random(Backend{}, samples, channels, n);
+  for (const double p : {1.0, 2.0, 3.0, 3.7, 0.5}) {
+    check_gem<S, T, Backend>(rows, Exponent<T>{{}, static_cast<T>(p)}, p > 2.5, place);
+    if (p > 1.5 && p < 3.5) check_gem<S, T, Backend>(rows, Exponent<T>{{}, static_cast<T>(p)}, p < 2.5, place);
+  }
+  check_gem<S, T, Backend>(rows, Exponent<T>{{T(2.9)}, 0}, true, place);
+  Random random(6);
+  check_gem<S, T, Backend>(rows, Exponent<T>{random.values<T>(channels, 1, 6), 0}, true, place);
 }
 
 template <class S, class T, class Backend>
 void check_gem_of_random_rows() {
-  // Fewer positions than a warp has lanes, and more than 1024; more rows than blocks of either kind
-  constexpr int64_t kShapes[][3] = {{1, 1, 1}, {3, 5, 49}, {2, 13, 128}, {3, 3, 1030}, {2, 4, 33}};
-  for (const auto& [samples, channels, n] : kShapes) {
-    const auto rows = GemRows<S, T>::random(Backend{}, samples, channels, n);
-    for (const double p : {1.0, 2.0, 3.0, 3.7, 0.5}) {
-      check_gem<S, T, Backend>(rows, Exponent<T>{{}, static_cast<T>(p)}, p > 2.5);
-    }
-    check_gem<S, T, Backend>(rows, Exponent<T>{{T(2.9)}, 0}, true);
-    Random random(6);
+  // Whole packs and not, rows shorter than a warp and longer than one, and more rows than blocks of either kind
+  constexpr int64_t kShapes[][3] = {{1, 1, 1}, {3, 5, 49}, {2, 13, 128}, {3, 3, 1030}, {2, 4, 33}, {1, 3, 48}};
+  for (const auto& [samples, channels, n] : kShapes) check_gem_exponents<S, T, Backend>(samples, channels, n, {});
+}
+
+// The lengths at which a kernel may go from one way of reading rows to another: those that a group of 8, 16, 32 or 256
+// threads just holds, in packs of 16 bytes or singly, and one element or pack more.
+template <class S, class T, class Backend>
+void check_gem_of_row_lengths() {
+  constexpr int64_t kPack = 16 / sizeof(S);
+  constexpr int64_t kHeldPacks = sizeof(S) == 8 ? 2 : 5, kHeldSingly = sizeof(S) == 8 ? 4 : 16;
+  const auto check = [](int64_t samples, int64_t n, int64_t misaligned_by) {
+    const auto rows = GemRows<S, T>::random(Backend{}, samples, 3, n);
+    const Place place{false, misaligned_by};
+    check_gem<S, T, Backend>(rows, Exponent<T>{{}, 3}, false, place);
+    check_gem<S, T, Backend>(rows, Exponent<T>{{T(3.3)}, 0}, true, place);
+  };
+  for (const int64_t threads : {8, 16, 32, 256}) {
+    const int64_t samples = threads == 256 ? 2 : 3;
+    for (const int64_t packs : {threads * kHeldPacks, threads * kHeldPacks + 1}) check(samples, packs * kPack, 0);
+    for (const int64_t n : {threads * kHeldSingly - 1, threads * kHeldSingly + 1}) check(samples, n, 0);
+    check(samples, threads * kPack, 1);
+  }
+  check(1, 3 * 256 * kHeldPacks * kPack + 3 * kPack, 0);
+  check(1, 2 * 256 * kHeldSingly + 77, 0);
+}
+
+// So many rows that a group of threads takes several.
+template <class S, class T, class Backend>
+void check_gem_of_many_rows() {
+  for (const auto& [channels, n] : {std::pair<int64_t, int64_t>{331, 3}, {1400, 8}}) {
+    const auto rows = GemRows<S, T>::random(Backend{}, 1, channels, n);
+    check_gem<S, T, Backend>(rows, Exponent<T>{{}, 3}, false);
+    Random random(8);
     check_gem<S, T, Backend>(rows, Exponent<T>{random.values<T>(channels, 1, 6), 0}, true);
   }
 }
 
+// Channels last: whole packs of channels and not, more than the 32 packs of a block and fewer, one channel, one
+// position, and more positions than the warps of a block hold at once.
 template <class S, class T, class Backend>
-std::vector<T> pool_one_row(const std::vector<double>& row, T p, bool with_slope = true) {
+void check_gem_of_columns() {
+  constexpr int64_t kShapes[][3] = {{2, 5, 1}, {3, 1, 49}, {2, 7, 49}, {1, 35, 66}, {2, 8, 130}, {1, 264, 9}};
+  for (const auto& [samples, channels, n] : kShapes) {
+    check_gem_exponents<S, T, Backend>(samples, channels, n, {true, 0});
+  }
+  check_gem_exponents<S, T, Backend>(2, 16, 20, {true, 1});
+}
+
+template <class S, class T, class Backend>
+std::vector<T> pool_one_row(const std::vector<double>& row, T p, bool with_slope = true, bool channels_last = false) {
   std::vector<S> x;
-  for (const double value : row) x.push_back(store<S, Backend>(value));
-  return Backend::repeat([&] {
-    std::vector<T> out = unwritten<T>(4);
-    Backend::gem_pool(static_cast<const S*>(x.data()), int64_t{1}, int64_t{1}, static_cast<int64_t>(x.size()),
-                      GemExponent<T>{nullptr, 0, p}, T(1e-6), &out[0], &out[1], &out[2],
-                      with_slope ? &out[3] : nullptr);
+  // As the third of 8 channels that are all alike, channels last
+  for (const double value : row) x.insert(x.end(), channels_last ? 8 : 1, store<S, Backend>(value));
+  const int64_t channels = channels_last ? 8 : 1;
+  const std::vector<T> all = Backend::repeat([&] {
+    std::vector<T> out = unwritten<T>(4 * channels);
+    Backend::gem_pool(static_cast<const S*>(x.data()), int64_t{1}, channels, static_cast<int64_t>(row.size()),
+                      channels_last, GemExponent<T>{nullptr, 0, p}, T(1e-6), &out[0], &out[channels],
+                      &out[2 * channels], with_slope ? &out[3 * channels] : nullptr);
     return out;
   });
+  const int64_t c = channels_last ? 2 : 0;
+  return {all[c], all[channels + c], all[2 * channels + c], all[3 * channels + c]};
 }
 
 // The largest finite values neither overflow nor lose the mean; a row below eps pools to eps; what is not finite stays.
 template <class S, class T, class Backend>
-void check_gem_of_extreme_rows() {
+void check_gem_of_extreme_rows(bool channels_last) {
   const double huge = largest_finite<S, Backend>();
   const double infinity = std::numeric_limits<double>::infinity();
-  for (const int64_t n : {2, 1200}) {
+  // The last does not fit the registers of a block.
+  for (const int64_t n : {2, 1200, channels_last ? 100 : 10300}) {
     for (const T p : {T(1), T(3), T(6.5)}) {
+      if (n > 2000 && p == T(1)) continue;
+      const auto pool = [&](const std::vector<double>& row, bool with_slope = true) {
+        return pool_one_row<S, T, Backend>(row, p, with_slope, channels_last)[0];
+      };
       std::vector<double> row(n, huge);
-      CHECK_CLOSE((pool_one_row<S, T, Backend>(row, p)[0] / huge), 1, gem_tolerance<T>(p));
+      CHECK_CLOSE(pool(row) / huge, 1, gem_tolerance<T>(p));
+      CHECK_CLOSE(pool(row, false) / huge, 1, gem_tolerance<T>(p));
       for (int64_t i = 0; i < n / 2; ++i) row[i] = 0;
-      CHECK_CLOSE((pool_one_row<S, T, Backend>(row, p)[0] / huge), std::pow(0.5, 1.0 / p), gem_tolerance<T>(p));
-      CHECK_CLOSE((pool_one_row<S, T, Backend>(std::vector<double>(n, -1), p)[0]), T(1e-6), 1e-6 * gem_tolerance<T>(p));
+      CHECK_CLOSE(pool(row) / huge, std::pow(0.5, 1.0 / p), gem_tolerance<T>(p));
+      CHECK_CLOSE(pool(row, false) / huge, std::pow(0.5, 1.0 / p), gem_tolerance<T>(p));
+      CHECK_EQUAL(pool(std::vector<double>(n, -1), false), T(1e-6));
+      CHECK_CLOSE(pool(std::vector<double>(n, -1)), T(1e-6), 1e-6 * gem_tolerance<T>(p));
       row[n - 1] = infinity;
-      CHECK_EQUAL((pool_one_row<S, T, Backend>(row, p)[0]), std::numeric_limits<T>::infinity());
+      CHECK_EQUAL(pool(row), std::numeric_limits<T>::infinity());
       row[0] = std::numeric_limits<double>::quiet_NaN();
-      for (const bool with_slope : {false, true}) {
-        CHECK(std::isnan(pool_one_row<S, T, Backend>(row, p, with_slope)[0]));
-      }
+      for (const bool with_slope : {false, true}) CHECK(std::isnan(pool(row, with_slope)));
     }
+  }
+  // The smaller quotient is no normal number, but its power is not small. The error of its logarithm, and with it the
+  // relative one of the result, is a few units in the last place of the logarithm.
+  const T p = T(0.02);
+  const Real log_u = std::log2(static_cast<Real>(T(1e-6)) / huge);
+  const double expected = std::pow((1 + std::exp2(p * log_u)) / 2, 1 / static_cast<Real>(p));
+  const double allowed = gem_tolerance<T>(p) + 8 * kRoundoff<T> * std::fabs(static_cast<double>(log_u));
+  for (const bool with_slope : {false, true}) {
+    const T pooled = pool_one_row<S, T, Backend>({huge, 0}, p, with_slope, channels_last)[0];
+    CHECK_CLOSE(pooled / huge, expected, allowed * expected);
   }
 }
 
@@ -191,21 +281,23 @@ void check_gem_of_nothing() {
   }
 }
 
-#define PYREID_TEST_GEM_POOL(Backend)                                                                       \
-  TEST(rows_of_float32) { ::pyreid::test::check_gem_of_random_rows<float, float, Backend>(); }              \
-  TEST(rows_of_float64) { ::pyreid::test::check_gem_of_random_rows<double, double, Backend>(); }            \
-  TEST(rows_of_float16) { ::pyreid::test::check_gem_of_random_rows<Backend::Half, float, Backend>(); }      \
-  TEST(rows_of_bfloat16) { ::pyreid::test::check_gem_of_random_rows<Backend::BFloat16, float, Backend>(); } \
-  TEST(extreme_rows) {                                                                                      \
-    ::pyreid::test::check_gem_of_extreme_rows<float, float, Backend>();                                     \
-    ::pyreid::test::check_gem_of_extreme_rows<double, double, Backend>();                                   \
-    ::pyreid::test::check_gem_of_extreme_rows<Backend::Half, float, Backend>();                             \
-    ::pyreid::test::check_gem_of_extreme_rows<Backend::BFloat16, float, Backend>();                         \
-  }                                                                                                         \
-  TEST(exponent_gradient) {                                                                                 \
-    ::pyreid::test::check_gem_exponent_gradient<float, Backend>();                                          \
-    ::pyreid::test::check_gem_exponent_gradient<double, Backend>();                                         \
-  }                                                                                                         \
+#define PYREID_TEST_GEM_POOL_OF(Backend, name, S, T)                                                \
+  TEST(rows_of_##name) { ::pyreid::test::check_gem_of_random_rows<S, T, Backend>(); }               \
+  TEST(row_lengths_of_##name) { ::pyreid::test::check_gem_of_row_lengths<S, T, Backend>(); }        \
+  TEST(many_rows_of_##name) { ::pyreid::test::check_gem_of_many_rows<S, T, Backend>(); }            \
+  TEST(columns_of_##name) { ::pyreid::test::check_gem_of_columns<S, T, Backend>(); }                \
+  TEST(extreme_rows_of_##name) { ::pyreid::test::check_gem_of_extreme_rows<S, T, Backend>(false); } \
+  TEST(extreme_columns_of_##name) { ::pyreid::test::check_gem_of_extreme_rows<S, T, Backend>(true); }
+
+#define PYREID_TEST_GEM_POOL(Backend)                                  \
+  PYREID_TEST_GEM_POOL_OF(Backend, float32, float, float)              \
+  PYREID_TEST_GEM_POOL_OF(Backend, float64, double, double)            \
+  PYREID_TEST_GEM_POOL_OF(Backend, float16, Backend::Half, float)      \
+  PYREID_TEST_GEM_POOL_OF(Backend, bfloat16, Backend::BFloat16, float) \
+  TEST(exponent_gradient) {                                            \
+    ::pyreid::test::check_gem_exponent_gradient<float, Backend>();     \
+    ::pyreid::test::check_gem_exponent_gradient<double, Backend>();    \
+  }                                                                    \
   TEST(no_rows) { ::pyreid::test::check_gem_of_nothing<Backend>(); }
 
 }  // namespace pyreid::test

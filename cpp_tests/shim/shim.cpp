@@ -31,6 +31,7 @@ constexpr size_t kPageBytes = 4096;
 constexpr size_t kSharedBytes = 48 * 1024;        // what a kernel may have without asking
 constexpr size_t kSharedBytesOptin = 227 * 1024;  // and with cudaFuncSetAttribute
 constexpr int kMultiprocessors = 4;
+constexpr unsigned kMaxCluster = 8;  // what every device with clusters can do
 // Behind dynamic shared memory; AddressSanitizer has red zones of its own, which must begin at the last byte.
 constexpr size_t kGuardBytes = PYREID_SHIM_ASAN ? 0 : 256;
 constexpr unsigned char kGuard = 0xA5;
@@ -54,7 +55,7 @@ class Random {
   uint64_t state_;
 };
 
-enum class State { kReady, kAtBarrier, kAtCollective, kReturned };
+enum class State { kReady, kAtBarrier, kAtCollective, kAtClusterBarrier, kReturned };
 
 struct Thread {
   Context context;
@@ -64,6 +65,38 @@ struct Thread {
   const char* what = "";
   Site site{};
   uint32_t mask = 0;
+};
+
+struct Free {
+  void operator()(unsigned char* p) const { std::free(p); }
+};
+
+// A block that runs: one, or all those of a cluster.
+struct Block {
+  Block() {
+    // Guard pages below each stack turn an overflow into a crash at once.
+    const size_t slot = kStackBytes + kPageBytes;
+    void* memory =
+        mmap(nullptr, kMaxThreads * slot, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) throw std::runtime_error("shim: no memory for the stacks");
+    for (unsigned t = 0; t < kMaxThreads; ++t) {
+      char* base = static_cast<char*>(memory) + t * slot;
+      mprotect(base, kPageBytes, PROT_NONE);
+      stacks[t] = base + kPageBytes;
+    }
+  }
+
+  uint3 index{};
+  std::array<void*, kMaxThreads> stacks{};
+  std::array<Thread, kMaxThreads> threads;
+  std::array<std::array<detail::Lane, kWarp>, kMaxWarps> lanes;
+  std::array<uint32_t, kMaxWarps> arrived{};  // lanes that wait at a collective
+  std::array<unsigned, kMaxThreads> thread_at_rank{};
+  std::array<uint64_t, kMaxThreads / 64> ready{};  // bit per rank
+  unsigned waiting = 0, at_cluster_barrier = 0, returned = 0, phase = 0;
+  std::array<int, 2> predicates{};
+  std::unique_ptr<unsigned char, Free> dynamic_shared;
+  std::vector<unsigned char> static_shared;  // while another block of the cluster runs
 };
 
 std::string at(Site site) {
@@ -99,36 +132,27 @@ std::string hex(uint32_t mask) {
 // Runs the blocks of one launch after another. All threads of a block are fibers of the one thread that calls run().
 class Machine {
  public:
-  Machine() : shared_variables_(shared_variables()) {
-    // Guard pages below each stack turn an overflow into a crash at once.
-    const size_t slot = kStackBytes + kPageBytes;
-    void* stacks =
-        mmap(nullptr, kMaxThreads * slot, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (stacks == MAP_FAILED) throw std::runtime_error("shim: no memory for the stacks");
-    for (unsigned t = 0; t < kMaxThreads; ++t) {
-      char* base = static_cast<char*>(stacks) + t * slot;
-      mprotect(base, kPageBytes, PROT_NONE);
-      stacks_[t] = base + kPageBytes;
-    }
-  }
+  Machine() : shared_variables_(shared_variables()) {}
 
   void run(const detail::Launch& launch, void (*body)(const void*), const void* context);
 
-  Thread& current() { return threads_[current_]; }
+  Thread& current() { return block_->threads[current_]; }
   unsigned current_index() const { return current_; }
-  detail::Lane* lanes() { return lanes_[current_ / kWarp].data(); }
-  unsigned char* dynamic_shared() { return dynamic_shared_.get(); }
-  int& predicates(unsigned parity) { return predicates_[parity]; }
-  unsigned phase() const { return phase_; }
+  detail::Lane* lanes() { return block_->lanes[current_ / kWarp].data(); }
+  unsigned char* dynamic_shared() { return block_->dynamic_shared.get(); }
+  const void* in_block(const void* p, unsigned rank);
+  int& predicates(unsigned parity) { return block_->predicates[parity]; }
+  unsigned phase() const { return block_->phase; }
 
   // Called by the running thread: it stops, does what others need of it, and lets them run.
   void stop(State state, const char* what, Site site) {
     current().state = state;
     current().what = what;
     current().site = site;
-    ready_[current().rank / 64] &= ~(uint64_t{1} << (current().rank % 64));
-    waiting_ += state == State::kAtBarrier;
-    returned_ += state == State::kReturned;
+    block_->ready[current().rank / 64] &= ~(uint64_t{1} << (current().rank % 64));
+    block_->waiting += state == State::kAtBarrier;
+    block_->at_cluster_barrier += state == State::kAtClusterBarrier;
+    block_->returned += state == State::kReturned;
   }
   void arrive(uint32_t mask, detail::Combine combine);
   void let_others_run() { current().context.switch_to(scheduler_); }
@@ -150,12 +174,16 @@ class Machine {
  private:
   static void entry();
   void check(const detail::Launch& launch) const;
+  void run_cluster(uint64_t cluster);
+  void start_block();
   void run_block();
+  void enter(Block& block);
+  void release_cluster_barrier();
   void fill_shared();
   void draw_order();
   void set_ready(unsigned t) {
-    threads_[t].state = State::kReady;
-    ready_[threads_[t].rank / 64] |= uint64_t{1} << (threads_[t].rank % 64);
+    block_->threads[t].state = State::kReady;
+    block_->ready[block_->threads[t].rank / 64] |= uint64_t{1} << (block_->threads[t].rank % 64);
   }
   bool run_first_ready();
   void release_barrier();
@@ -178,21 +206,12 @@ class Machine {
   bool running_ = false;
 
   std::vector<SharedVariable> shared_variables_;
-  std::array<void*, kMaxThreads> stacks_{};
-  std::array<Thread, kMaxThreads> threads_;
-  std::array<std::array<detail::Lane, kWarp>, kMaxWarps> lanes_;
-  std::array<uint32_t, kMaxWarps> arrived_{};  // lanes that wait at a collective
-  std::array<unsigned, kMaxThreads> thread_at_rank_{};
-  std::array<uint64_t, kMaxThreads / 64> ready_{};  // bit per rank
+  std::vector<std::unique_ptr<Block>> blocks_;  // of a cluster
+  Block* block_ = nullptr;                      // the one that runs
   Context scheduler_;
   Random random_{0};
-  unsigned n_ = 0, current_ = 0, waiting_ = 0, returned_ = 0, phase_ = 0;
-  std::array<int, 2> predicates_{};
+  unsigned n_ = 0, current_ = 0;
   std::string error_;
-  struct Free {
-    void operator()(unsigned char* p) const { std::free(p); }
-  };
-  std::unique_ptr<unsigned char, Free> dynamic_shared_;
 };
 
 Machine& machine() {
@@ -223,6 +242,10 @@ void Machine::check(const detail::Launch& launch) const {
   if (threads == 0 || block.x > kMaxThreads || block.y > kMaxThreads || block.z > 64 || threads > kMaxThreads) {
     refuse("the block is " + name_of(block) + "; expected 1 to 1024 threads, 64 along z");
   }
+  if (launch.cluster == 0 || launch.cluster > kMaxCluster || grid.x % launch.cluster != 0) {
+    refuse("clusters of " + std::to_string(launch.cluster) + " blocks; expected 1 to " + std::to_string(kMaxCluster) +
+           " that divide the grid " + name_of(grid));
+  }
   const auto allowed = allowed_dynamic_shared.find(launch.address);
   const size_t limit = allowed == allowed_dynamic_shared.end() ? kSharedBytes : std::max(kSharedBytes, allowed->second);
   if (launch.shared_bytes > limit) {
@@ -235,8 +258,8 @@ void Machine::fill_shared() {
   for (const SharedVariable& variable : shared_variables_) {
     std::memset(variable.address, static_cast<int>(pattern()), variable.bytes);
   }
-  std::memset(dynamic_shared_.get(), static_cast<int>(pattern()), launch_->shared_bytes);
-  std::memset(dynamic_shared_.get() + launch_->shared_bytes, kGuard, kGuardBytes);
+  std::memset(block_->dynamic_shared.get(), static_cast<int>(pattern()), launch_->shared_bytes);
+  std::memset(block_->dynamic_shared.get() + launch_->shared_bytes, kGuard, kGuardBytes);
 }
 
 void Machine::draw_order() {
@@ -257,16 +280,16 @@ void Machine::draw_order() {
     }
   }
   for (unsigned rank = 0; rank < n_; ++rank) {
-    thread_at_rank_[rank] = order[rank];
-    threads_[order[rank]].rank = rank;
+    block_->thread_at_rank[rank] = order[rank];
+    block_->threads[order[rank]].rank = rank;
   }
 }
 
 // The thread of the lowest rank that can run does so until it waits or returns.
 bool Machine::run_first_ready() {
-  for (size_t word = 0; word < ready_.size(); ++word) {
-    if (ready_[word] == 0) continue;
-    current_ = thread_at_rank_[word * 64 + static_cast<size_t>(std::countr_zero(ready_[word]))];
+  for (size_t word = 0; word < block_->ready.size(); ++word) {
+    if (block_->ready[word] == 0) continue;
+    current_ = block_->thread_at_rank[word * 64 + static_cast<size_t>(std::countr_zero(block_->ready[word]))];
     threadIdx = current().index;
     ++switches;
     scheduler_.switch_to(current().context);
@@ -277,57 +300,145 @@ bool Machine::run_first_ready() {
 }
 
 void Machine::release_barrier() {
-  const Thread& first = threads_[0];
+  const Thread& first = block_->threads[0];
   for (unsigned t = 1; t < n_; ++t) {
-    const Thread& other = threads_[t];
+    const Thread& other = block_->threads[t];
     if (other.what != first.what || !same(other.site, first.site)) {
       report("divergent barrier: thread " + name_of(first.index) + " " + where_is(0) + ", thread " +
              name_of(other.index) + " " + where_is(t));
     }
   }
-  waiting_ = 0;
-  predicates_[++phase_ % 2] = 0;  // the next barrier counts here while threads still read this one's
+  block_->waiting = 0;
+  block_->predicates[++block_->phase % 2] = 0;  // the next barrier counts here while threads still read this one's
   draw_order();
   for (unsigned t = 0; t < n_; ++t) set_ready(t);
 }
 
-void Machine::run_block() {
+void Machine::start_block() {
   fill_shared();
-  waiting_ = returned_ = phase_ = 0;
-  predicates_ = {0, 0};
-  ready_ = {};
-  arrived_ = {};
+  block_->waiting = block_->at_cluster_barrier = block_->returned = block_->phase = 0;
+  block_->predicates = {0, 0};
+  block_->ready = {};
+  block_->arrived = {};
   draw_order();
   const dim3 block = launch_->block;
   for (unsigned t = 0; t < n_; ++t) {
-    threads_[t].index = {t % block.x, t / block.x % block.y, t / (block.x * block.y)};
-    threads_[t].context.prepare(entry, stacks_[t], kStackBytes);
+    block_->threads[t].index = {t % block.x, t / block.x % block.y, t / (block.x * block.y)};
+    block_->threads[t].context.prepare(entry, block_->stacks[t], kStackBytes);
     set_ready(t);
   }
+}
+
+// Until all threads have returned or all wait for the rest of the cluster.
+void Machine::run_block() {
   for (;;) {
     while (run_first_ready()) {
     }
-    if (returned_ == n_) break;
-    if (waiting_ != n_) report_deadlock();
+    if (block_->returned == n_) break;
+    if (block_->at_cluster_barrier == n_) return;
+    if (block_->waiting != n_) report_deadlock();
     release_barrier();
   }
   for (size_t byte = 0; byte < kGuardBytes; ++byte) {
-    if (dynamic_shared_.get()[launch_->shared_bytes + byte] != kGuard) {
+    if (block_->dynamic_shared.get()[launch_->shared_bytes + byte] != kGuard) {
       report("stored at byte " + std::to_string(launch_->shared_bytes + byte) + " of the " +
              std::to_string(launch_->shared_bytes) + " bytes of dynamic shared memory");
     }
   }
 }
 
+// Makes a block the one that runs. Blocks of a cluster share the static variables that stand in for shared memory.
+void Machine::enter(Block& block) {
+  if (launch_->cluster > 1 && block_ != nullptr && block_ != &block) {
+    block_->static_shared.clear();
+    for (const SharedVariable& variable : shared_variables_) {
+      block_->static_shared.insert(block_->static_shared.end(), variable.address, variable.address + variable.bytes);
+    }
+    const unsigned char* from = block.static_shared.data();
+    for (const SharedVariable& variable : shared_variables_) {
+      if (block.static_shared.empty()) break;  // it has not started
+      std::memcpy(variable.address, from, variable.bytes);
+      from += variable.bytes;
+    }
+  }
+  block_ = &block;
+  blockIdx = block.index;
+}
+
+// Each block runs until it waits for the others, in an order that the seed decides.
+void Machine::run_cluster(uint64_t cluster) {
+  const dim3 grid = launch_->grid;
+  std::vector<unsigned> order(launch_->cluster);
+  std::iota(order.begin(), order.end(), 0u);
+  block_ = nullptr;
+  for (const unsigned rank : order) {
+    const uint64_t block = cluster * launch_->cluster + rank;
+    blocks_[rank]->index = {static_cast<unsigned>(block % grid.x), static_cast<unsigned>(block / grid.x % grid.y),
+                            static_cast<unsigned>(block / grid.x / grid.y)};
+    blocks_[rank]->static_shared.clear();
+    enter(*blocks_[rank]);
+    start_block();
+  }
+  for (;;) {
+    if (seed == 1) std::reverse(order.begin(), order.end());
+    if (seed >= 2) random_.shuffle(order);
+    unsigned waiting = 0;
+    for (const unsigned rank : order) {
+      enter(*blocks_[rank]);
+      run_block();
+      waiting += block_->returned < n_;
+    }
+    if (waiting == 0) return;
+    if (waiting < order.size()) {
+      for (const unsigned rank : order) {
+        if (blocks_[rank]->returned == n_) enter(*blocks_[rank]);
+      }
+      report("has returned, but others of the cluster wait at cluster_barrier");
+    }
+    release_cluster_barrier();
+  }
+}
+
+void Machine::release_cluster_barrier() {
+  const Thread& first = blocks_[0]->threads[0];
+  for (unsigned rank = 0; rank < launch_->cluster; ++rank) {
+    enter(*blocks_[rank]);
+    for (unsigned t = 0; t < n_; ++t) {
+      if (!same(block_->threads[t].site, first.site)) {
+        report("divergent barrier: thread " + name_of(block_->threads[t].index) + " " + where_is(t) +
+               ", another of the cluster at " + at(first.site));
+      }
+    }
+    block_->at_cluster_barrier = 0;
+    draw_order();
+    for (unsigned t = 0; t < n_; ++t) set_ready(t);
+  }
+}
+
+const void* Machine::in_block(const void* p, unsigned rank) {
+  const unsigned char* base = block_->dynamic_shared.get();
+  const auto offset = static_cast<size_t>(static_cast<const unsigned char*>(p) - base);
+  if (rank >= launch_->cluster) {
+    set_error("in_block: block " + std::to_string(rank) + " of a cluster of " + std::to_string(launch_->cluster));
+  } else if (offset > launch_->shared_bytes) {
+    set_error("in_block: the address lies outside dynamic shared memory");
+  } else if (blocks_[rank]->returned == n_) {
+    set_error("in_block: block " + std::to_string(rank) + " of the cluster has returned");
+  } else {
+    return blocks_[rank]->dynamic_shared.get() + offset;
+  }
+  die();
+}
+
 std::string Machine::where_is(unsigned t) const {
-  const Thread& thread = threads_[t];
+  const Thread& thread = block_->threads[t];
   return thread.state == State::kReturned ? "has returned"
                                           : std::string("waits at ") + thread.what + " (" + at(thread.site) + ")";
 }
 
 void Machine::report_deadlock() {
   for (unsigned t = 0; t < n_; ++t) {
-    const Thread& thread = threads_[t];
+    const Thread& thread = block_->threads[t];
     if (thread.state != State::kAtCollective) continue;
     const unsigned first = t / kWarp * kWarp;
     uint32_t there = 0;
@@ -335,8 +446,9 @@ void Machine::report_deadlock() {
     for (unsigned l = 0; l < kWarp; ++l) {
       const unsigned other = first + l;
       if (!(thread.mask >> l & 1)) continue;
-      if (other < n_ && threads_[other].state == State::kAtCollective && threads_[other].what == thread.what &&
-          threads_[other].mask == thread.mask && same(threads_[other].site, thread.site)) {
+      if (other < n_ && block_->threads[other].state == State::kAtCollective &&
+          block_->threads[other].what == thread.what && block_->threads[other].mask == thread.mask &&
+          same(block_->threads[other].site, thread.site)) {
         there |= 1u << l;
       } else if (elsewhere.empty()) {
         elsewhere = "lane " + std::to_string(l) + " " + (other < n_ ? where_is(other) : "does not exist");
@@ -346,24 +458,32 @@ void Machine::report_deadlock() {
            hex(thread.mask) + " names lanes that never arrive: " + name_lanes(thread.mask & ~there) + " (" + elsewhere +
            "); there are: " + name_lanes(there));
   }
+  if (block_->at_cluster_barrier > 0) {
+    unsigned waits = 0, other = 0;
+    while (block_->threads[waits].state != State::kAtClusterBarrier) ++waits;
+    while (block_->threads[other].state == State::kAtClusterBarrier) ++other;
+    report("divergent barrier: thread " + name_of(block_->threads[waits].index) + " " + where_is(waits) + ", thread " +
+           name_of(block_->threads[other].index) + " " + where_is(other));
+  }
   unsigned waits = 0, gone = 0;
-  while (threads_[waits].state != State::kAtBarrier) ++waits;
-  while (threads_[gone].state != State::kReturned) ++gone;
-  report("divergent barrier: " + std::to_string(waiting_) + " of " + std::to_string(n_) + " threads, such as " +
-         name_of(threads_[waits].index) + ", wait at " + threads_[waits].what + " (" + at(threads_[waits].site) +
-         "); the others, such as " + name_of(threads_[gone].index) + ", have returned");
+  while (block_->threads[waits].state != State::kAtBarrier) ++waits;
+  while (block_->threads[gone].state != State::kReturned) ++gone;
+  report("divergent barrier: " + std::to_string(block_->waiting) + " of " + std::to_string(n_) + " threads, such as " +
+         name_of(block_->threads[waits].index) + ", wait at " + block_->threads[waits].what + " (" +
+         at(block_->threads[waits].site) + "); the others, such as " + name_of(block_->threads[gone].index) +
+         ", have returned");
 }
 
 // The last lane of the mask to arrive does the work for all of them.
 void Machine::arrive(uint32_t mask, detail::Combine combine) {
-  uint32_t& arrived = arrived_[current_ / kWarp];
+  uint32_t& arrived = block_->arrived[current_ / kWarp];
   arrived |= 1u << (current_ % kWarp);
   if ((arrived & mask) != mask) return;
   const unsigned first = current_ / kWarp * kWarp;
   const Thread& self = current();
   for (unsigned l = 0; l < kWarp; ++l) {
     if (!(mask >> l & 1)) continue;
-    const Thread& other = threads_[first + l];
+    const Thread& other = block_->threads[first + l];
     if (other.what != self.what || other.mask != mask || !same(other.site, self.site)) {
       set_error("lanes of warp " + std::to_string(current_ / kWarp) + " meet at different collectives: lane " +
                 std::to_string(current_ % kWarp) + " " + where_is(current_) + " with mask " + hex(mask) + ", lane " +
@@ -381,7 +501,9 @@ void Machine::arrive(uint32_t mask, detail::Combine combine) {
 // After an error, threads have stopped in the middle of their functions: AddressSanitizer has their frames still.
 void Machine::forget_stacks() {
 #if PYREID_SHIM_ASAN
-  for (void* stack : stacks_) __asan_unpoison_memory_region(stack, kStackBytes);
+  for (const auto& block : blocks_) {
+    for (void* stack : block->stacks) __asan_unpoison_memory_region(stack, kStackBytes);
+  }
 #endif
 }
 
@@ -397,7 +519,10 @@ void Machine::run(const detail::Launch& launch, void (*body)(const void*), const
   if (!error_.empty()) forget_stacks();
   error_.clear();
   random_ = Random(seed);
-  dynamic_shared_.reset(static_cast<unsigned char*>(std::malloc(launch.shared_bytes + kGuardBytes)));
+  while (blocks_.size() < launch.cluster) blocks_.push_back(std::make_unique<Block>());
+  for (const auto& block : blocks_) {
+    block->dynamic_shared.reset(static_cast<unsigned char*>(std::malloc(launch.shared_bytes + kGuardBytes)));
+  }
   running_ = true;
   struct Stop {
     bool& running;
@@ -405,24 +530,21 @@ void Machine::run(const detail::Launch& launch, void (*body)(const void*), const
   } stop{running_};
 
   const dim3 grid = launch.grid;
-  const uint64_t blocks = uint64_t{grid.x} * grid.y * grid.z;
+  const uint64_t clusters = uint64_t{grid.x} * grid.y * grid.z / launch.cluster;
   std::vector<uint64_t> order;
   if (seed >= 2) {
-    order.resize(blocks);
+    order.resize(clusters);
     std::iota(order.begin(), order.end(), uint64_t{0});
     random_.shuffle(order);
   }
-  for (uint64_t b = 0; b < blocks; ++b) {
-    const uint64_t block = seed == 0 ? b : seed == 1 ? blocks - 1 - b : order[b];
-    blockIdx = {static_cast<unsigned>(block % grid.x), static_cast<unsigned>(block / grid.x % grid.y),
-                static_cast<unsigned>(block / grid.x / grid.y)};
-    run_block();
-  }
+  for (uint64_t c = 0; c < clusters; ++c) run_cluster(seed == 0 ? c : seed == 1 ? clusters - 1 - c : order[c]);
 }
 
 }  // namespace
 
 void set_schedule(uint64_t seed) { machine().seed = seed; }
+
+bool capturing = false;
 
 uint64_t switches() { return machine().switches; }
 
@@ -435,6 +557,18 @@ void barrier(const char* what, Site site) {
   m.require_running(what);
   m.stop(State::kAtBarrier, what, site);
   m.let_others_run();
+}
+
+void cluster_barrier(Site site) {
+  Machine& m = machine();
+  m.require_running("cluster_barrier");
+  m.stop(State::kAtClusterBarrier, "cluster_barrier", site);
+  m.let_others_run();
+}
+
+const void* in_block(const void* p, unsigned rank) {
+  machine().require_running("in_block");
+  return machine().in_block(p, rank);
 }
 
 int count_at_barrier(const char* what, bool predicate, Site site) {
@@ -532,6 +666,9 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     case cudaDevAttrComputeCapabilityMinor:
       *value = 0;
       return cudaSuccess;
+    case cudaDevAttrClusterLaunch:
+      *value = 0;
+      return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlock:
       *value = static_cast<int>(pyreid::shim::kSharedBytes);
       return cudaSuccess;
@@ -561,3 +698,13 @@ cudaError_t cudaMemcpyAsync(void* destination, const void* source, size_t bytes,
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+
+cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
+  *status = pyreid::shim::capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamGetId(cudaStream_t stream, unsigned long long* id) {
+  *id = reinterpret_cast<uintptr_t>(stream);
+  return cudaSuccess;
+}

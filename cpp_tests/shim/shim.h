@@ -9,8 +9,11 @@
 // result that depends on the seed (cpp_tests/schedule.h compares). Stores out of bounds are AddressSanitizer's
 // business.
 //
+// The blocks of a cluster run by turns, each until it waits for the others; what one reads of another's shared memory
+// before a cluster barrier is the pattern, and after the other has returned an error.
+//
 // Not modelled: the memory model (writes are visible at once), divergence inside a warp as the hardware serialises it,
-// clusters, asynchronous copies, tensor cores, and time. Kernels of one process run one at a time.
+// asynchronous copies, tensor cores, and time. Kernels of one process run one at a time.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -35,6 +38,9 @@ struct Site {
 // warp by warp, so that whole warps run ahead of others.
 void set_schedule(uint64_t seed);
 
+// Whether streams say that they are being captured into a graph; launches run at once all the same.
+extern bool capturing;
+
 // Number of switches between threads so far, for tests that want to know that something ran.
 uint64_t switches();
 
@@ -46,6 +52,7 @@ struct Launch {
   Site site;
   dim3 grid, block;
   size_t shared_bytes;
+  unsigned cluster = 1;  // blocks of a cluster, along x
 };
 
 // Runs body(context) once for each thread. Throws std::runtime_error with a message that starts with the kernel.
@@ -60,6 +67,8 @@ struct Lane {
 using Combine = void (*)(Lane* lanes, uint32_t mask);
 
 void barrier(const char* what, Site site);
+void cluster_barrier(Site site);
+const void* in_block(const void* p, unsigned rank);
 uint64_t collective(const char* what, uint32_t mask, uint64_t value, unsigned source, Combine combine, Site site);
 [[noreturn]] void fail(const char* message);
 
@@ -106,9 +115,9 @@ void combine_reduce(Lane* lanes, uint32_t mask) {
 
 template <class Body>
 void launch(const char* kernel, const void* address, Site site, dim3 grid, dim3 block, size_t shared_bytes,
-            const Body& body) {
+            const Body& body, unsigned cluster = 1) {
   detail::run(
-      {kernel, address, site, grid, block, shared_bytes},
+      {kernel, address, site, grid, block, shared_bytes, cluster},
       [](const void* context) { (*static_cast<const Body*>(context))(); }, &body);
 }
 

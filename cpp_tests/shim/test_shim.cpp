@@ -13,6 +13,7 @@
 #include "cpp_tests/check.h"
 #include "cpp_tests/schedule.h"
 #include "cpp_tests/shim/context.h"
+#include "csrc/cuda/cluster.cuh"
 #include "csrc/cuda/launch.cuh"
 #include "csrc/cuda/reduce.cuh"
 
@@ -430,6 +431,59 @@ TEST(impossible_launches_are_refused) {
                    cudaFuncSetAttribute(empty_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 227 * 1024 + 1)),
                "invalid argument");
   CHECK_THROWS(__syncthreads(), "__syncthreads outside a kernel");
+  CHECK_THROWS(PYREID_LAUNCH_CLUSTERS((empty_kernel), 4, 32, 3, 0, nullptr, ), "clusters of 3 blocks");
+  CHECK_THROWS(PYREID_LAUNCH_CLUSTERS((empty_kernel), 9, 32, 9, 0, nullptr, ), "clusters of 9 blocks");
+}
+
+enum class ClusterMistake { kNone, kNoBarrier, kNoLastBarrier, kBlockGone, kHalfBlock, kTwoBarriers, kRank, kStatic };
+
+// Each thread gets what its neighbour's block has at its place, by way of dynamic and of static shared memory.
+__global__ void neighbours_kernel(ClusterMistake mistake, unsigned blocks, unsigned* out) {
+  PYREID_DYNAMIC_SHARED(unsigned, values);
+  __shared__ unsigned own[64];
+  const unsigned rank = blockIdx.x % blocks, t = threadIdx.x;
+  own[t] = 1000 * blockIdx.x;
+  values[t] = 1000 * blockIdx.x + t;
+  if (mistake == ClusterMistake::kBlockGone && rank == 1) return;
+  if (mistake == ClusterMistake::kHalfBlock && t < 32) {
+    __syncthreads();
+  } else if (mistake == ClusterMistake::kTwoBarriers && rank == 0) {
+    cluster_barrier();
+  } else if (mistake != ClusterMistake::kNoBarrier) {
+    cluster_barrier();
+  }
+  const unsigned neighbour = (rank + 1) % blocks + (mistake == ClusterMistake::kRank ? blocks : 0);
+  const unsigned* from = in_block(mistake == ClusterMistake::kStatic ? own : values, neighbour);
+  out[blockIdx.x * blockDim.x + t] = from[t] + (own[63 - t] - 1000 * blockIdx.x);
+  if (mistake != ClusterMistake::kNoLastBarrier) cluster_barrier();
+}
+
+std::vector<unsigned> ask_neighbours(ClusterMistake mistake) {
+  std::vector<unsigned> out(6 * 64);
+  PYREID_LAUNCH_CLUSTERS((neighbours_kernel), 6, 64, 3, 64 * sizeof(unsigned), nullptr, mistake, 3u, out.data());
+  return out;
+}
+
+TEST(blocks_of_a_cluster_read_each_other) {
+  const auto out = in_every_schedule([] { return ask_neighbours(ClusterMistake::kNone); });
+  for (unsigned i = 0; i < out.size(); ++i) {
+    const unsigned block = i / 64;
+    CHECK_EQUAL(out[i], 1000 * (block / 3 * 3 + (block + 1) % 3) + i % 64);
+  }
+}
+
+TEST(mistakes_in_clusters_are_found) {
+  CHECK_THROWS(in_every_schedule([] { return ask_neighbours(ClusterMistake::kNoBarrier); }), "");
+  for (const uint64_t seed : test::schedules()) {
+    shim::set_schedule(seed);
+    CHECK_THROWS(ask_neighbours(ClusterMistake::kNoLastBarrier), "of the cluster has returned");
+    CHECK_THROWS(ask_neighbours(ClusterMistake::kBlockGone),
+                 "has returned, but others of the cluster wait at cluster_barrier");
+    CHECK_THROWS(ask_neighbours(ClusterMistake::kHalfBlock), "divergent barrier: thread (32, 0, 0) waits at");
+    CHECK_THROWS(ask_neighbours(ClusterMistake::kTwoBarriers), "another of the cluster at test_shim.cpp:");
+    CHECK_THROWS(ask_neighbours(ClusterMistake::kRank), "of a cluster of 3");
+    CHECK_THROWS(ask_neighbours(ClusterMistake::kStatic), "outside dynamic shared memory");
+  }
 }
 
 __global__ void store_kernel(int* out, int64_t index, bool misaligned) {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "csrc/cpu/aligned_array.h"
 #include "csrc/cpu/simd/batch_soft_triplet.h"
 #include "csrc/cpu/triplet.h"
 
@@ -12,6 +13,10 @@ namespace {
 
 // An exponential and a few masked operations cost about as much as this many multiplications.
 constexpr int64_t kCostPerPair = 8;
+
+// Rows of a task of the backward: of the pairs' weights, whole vectors of them, and of the weighted differences.
+constexpr int64_t kSumRows = 16;
+constexpr int64_t kTaskRows = 128;
 
 }  // namespace
 
@@ -49,28 +54,20 @@ void batch_soft_triplet_backward(const T* grad, bool per_anchor, const T* x, con
                                  int64_t b, int64_t d, T* dx, const ParallelFor& parallel_for) {
   std::vector<T> anchor_grads(b);
   for (int64_t i = 0; i < b; ++i) anchor_grads[i] = (per_anchor ? grad[i] : grad[0]) * slopes[i];
-  // Whole tiles of 4 rows for each task.
-  constexpr int64_t kTaskRows = 4;
-  const int64_t tasks = (b + kTaskRows - 1) / kTaskRows;
-  const int64_t grain = grain_for(kTaskRows * b * d);
-  parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
-    const int64_t last = std::min(end * kTaskRows, b);
-    for (int64_t i0 = begin * kTaskRows; i0 < last; i0 += kGroupRows) {
-      const int64_t rows = std::min(kGroupRows, last - i0);
-      for (int64_t j0 = 0; j0 < b; j0 += kPanelRows) {
-        const int64_t columns = std::min(kPanelRows, b - j0);
-        T sums[kGroupRows * kPanelRows];
-        for (int64_t i = 0; i < rows; ++i) {
-          for (int64_t j = 0; j < columns; ++j) {
-            sums[i * kPanelRows + j] = anchor_grads[i0 + i] * weights[(i0 + i) * b + j0 + j];
-          }
-        }
-        for (int64_t j = 0; j < columns; ++j) {
-          const T* other = weights + (j0 + j) * b + i0;
-          for (int64_t i = 0; i < rows; ++i) sums[i * kPanelRows + j] += anchor_grads[j0 + j] * other[i];
-        }
-        PYREID_SIMD(add_weighted_differences, x + i0 * d, rows, x + j0 * d, columns, d, sums, j0 == 0, dx + i0 * d);
-      }
+  const AlignedArray<T> sums(b * b);
+  const int64_t groups = (b + kSumRows - 1) / kSumRows;
+  parallel_for(0, groups, grain_for(kSumRows * b), [&](int64_t begin, int64_t end) {
+    const int64_t last = std::min(end * kSumRows, b);
+    PYREID_SIMD(pair_weights, weights, anchor_grads.data(), begin * kSumRows, last, b, sums.data());
+  });
+  // A task is a strip of the columns of some rows, as many as make up for the time to pack the strip.
+  constexpr int64_t kColumns = kStripBytes / static_cast<int64_t>(sizeof(T));
+  const int64_t strips = (d + kColumns - 1) / kColumns, parts = (b + kTaskRows - 1) / kTaskRows;
+  parallel_for(0, strips * parts, grain_for(kTaskRows * b * kColumns), [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t column = task / parts * kColumns, row = task % parts * kTaskRows;
+      PYREID_SIMD(weighted_difference_sums, x, sums.data(), row, std::min(row + kTaskRows, b), column,
+                  std::min(column + kColumns, d), b, d, dx);
     }
   });
 }

@@ -1,5 +1,5 @@
 // CPU kernels of gem_pool: y = (mean over a row of max(x, eps)^p)^(1/p). A row is one channel of one sample: n values
-// of storage type S, computed in T (float, or double for double).
+// of storage type S, computed in T (float, or double for double). With channels_last x and dx are [N, n, C].
 #pragma once
 #include <cstdint>
 
@@ -11,7 +11,7 @@ namespace pyreid::cpu {
 
 template <class S, class T>
 void gem_pool(const S* x,  // [N, C, n]
-              int64_t samples, int64_t channels, int64_t n, GemExponent<T> p, T eps,
+              int64_t samples, int64_t channels, int64_t n, bool channels_last, GemExponent<T> p, T eps,
               T* pooled,   // [N, C]
               T* largest,  // [N, C], the largest clamped value of the row
               T* factor,   // [N, C], dy/dx of an element that has it
@@ -23,7 +23,7 @@ template <class S, class T>
 void gem_pool_gradient(const T* grad,  // [N, C]
                        const S* x,     // [N, C, n]
                        const T* largest, const T* factor, int64_t samples, int64_t channels, int64_t n,
-                       GemExponent<T> p, T eps,
+                       bool channels_last, GemExponent<T> p, T eps,
                        S* dx,  // [N, C, n]
                        const ParallelFor& parallel_for);
 

@@ -1,48 +1,32 @@
 #include "csrc/cpu/self_distances.h"
 
 #include <algorithm>
-#include <cmath>
 
+#include "csrc/cpu/aligned_array.h"
 #include "csrc/cpu/simd/self_distances.h"
 
 namespace pyreid::cpu {
 namespace {
 
-// Blocks of the lower triangle are numbered row by row: block (i, j) is i (i + 1) / 2 + j.
-int64_t triangle_row(int64_t block) {
-  auto row = static_cast<int64_t>((std::sqrt(8.0 * static_cast<double>(block) + 1.0) - 1.0) / 2.0);
-  while (row * (row + 1) / 2 > block) --row;
-  while ((row + 1) * (row + 2) / 2 <= block) ++row;
-  return row;
-}
+// Columns of a strip that are packed in one go.
+constexpr int64_t kPackColumns = 256;
 
 }  // namespace
 
 template <class T>
 void squared_self_distances(const T* x, int64_t b, int64_t d, int64_t, T* squared, const ParallelFor& parallel_for) {
-  const int64_t block_rows = (b + kBlockRows - 1) / kBlockRows;
-  const int64_t grain = grain_for(kBlockRows * kBlockRows * d);
-  parallel_for(0, block_rows * (block_rows + 1) / 2, grain, [=](int64_t begin, int64_t end) {
-    int64_t block_i = triangle_row(begin);
-    int64_t block_j = begin - block_i * (block_i + 1) / 2;
-    for (int64_t block = begin; block < end; ++block) {
-      const int64_t i0 = block_i * kBlockRows, j0 = block_j * kBlockRows;
-      const int64_t rows_i = std::min(kBlockRows, b - i0), rows_j = std::min(kBlockRows, b - j0);
-      T values[kBlockRows * kBlockRows];
-      PYREID_SIMD(block_squared_distances, x + i0 * d, rows_i, x + j0 * d, rows_j, d, values);
-      for (int64_t i = 0; i < rows_i; ++i) {
-        std::copy_n(values + i * kBlockRows, rows_j, squared + (i0 + i) * b + j0);
-      }
-      if (block_i != block_j) {
-        for (int64_t j = 0; j < rows_j; ++j) {
-          for (int64_t i = 0; i < rows_i; ++i) squared[(j0 + j) * b + i0 + i] = values[i * kBlockRows + j];
-        }
-      }
-      if (++block_j > block_i) {
-        ++block_i;
-        block_j = 0;
-      }
+  const int64_t rows = PYREID_SIMD(strip_rows, T{});
+  const int64_t strips = (b + rows - 1) / rows, parts = (d + kPackColumns - 1) / kPackColumns;
+  const AlignedArray<T> packed(strips * rows * d);
+  parallel_for(0, strips * parts, grain_for(rows * kPackColumns), [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t column = task % parts * kPackColumns;
+      PYREID_SIMD(pack_strip, x, b, d, task / parts, column, std::min(column + kPackColumns, d), packed.data());
     }
+  });
+  const int64_t tiles = PYREID_SIMD(count_tiles, b, T{});
+  parallel_for(0, tiles, grain_for(PYREID_SIMD(tile_pairs, T{}) * d), [&](int64_t begin, int64_t end) {
+    PYREID_SIMD(squared_distances, packed.data(), b, d, begin, end, squared);
   });
 }
 

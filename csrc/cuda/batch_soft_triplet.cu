@@ -1,41 +1,61 @@
 // Batch-soft triplet loss: softmax-weighted means, loss and their derivatives by the distances in one pass over the
 // rows of distances, and the gradient as a sum of weighted differences.
 //
-// weighted_means: a block per anchor. It sums the splits x B partial sums of its row into distances (kept in the row of
-// `weights`, each thread its own columns), then finds the largest positive and smallest negative distance, sums the
-// exponentials relative to them, and overwrites the row by the derivatives over the distances. finish_losses
-// (triplet.cuh) follows with the mean.
-// gradient: row i of dx is the sum over j of (g_i w_ij + g_j w_ji) (x_i - x_j). A block computes 16 rows x 64 columns,
-// going over j in pieces of 32 through shared memory; a thread holds 4 rows of one column. The differences are formed
-// one by one, since a product of matrices would lose the digits of near duplicates, whose weights are large. Reads
-// B^2 D / 16 features and 2 B^2 D / 64 weights, mostly from the second-level cache; writes B D. All sums run in a fixed
-// order, so results repeat bit for bit. Arithmetic is in T (float or double).
+// Means: the largest positive and the smallest negative distance of a row are found first, the exponentials are summed
+// relative to them, and the row is overwritten by the derivatives over the distances.
+//
+// Small batches: small_triplet.cuh, one launch; a warp for each anchor does the means.
+//
+// Large batches: self_distances.cu writes the squared distances where the weights will lie (or in parts beside them,
+// below about a thousand rows), and weighted_means follows with a block per anchor: one B x B matrix in all. A product
+// of matrices in full float32 would gain nothing over the differences: it takes B^2 D multiply-adds for all pairs,
+// where the differences take a subtraction and a multiply-add for half of them, and then neither cancellation nor the
+// program's choice of TF32 is there to be mended.
+//
+// gradient: row i of dx is the sum over j of (g_i w_ij + g_j w_ji) (x_i - x_j). A thread holds 4 rows of 4 columns (2
+// of doubles): 32 instructions of arithmetic for two 128-bit loads, of a row j, straight from the caches, and of 4
+// weights from shared memory. A block computes 64 rows, or 16 where the batch is small: there its warps share the rows
+// j out among them in four parts, whose sums are added in order, so that B = 72, D = 2048 gives 160 blocks. The
+// differences are formed one by one, since a product of matrices would lose the digits of near duplicates, whose
+// weights are large. Reads B^2 D / 64 features (/ 16 in small batches) and 2 B^2 D / 64 weights, mostly from the
+// second-level cache; writes B D. All sums run in a fixed order, so results repeat bit for bit. Arithmetic is in T
+// (float or double).
 #include "csrc/cuda/batch_soft_triplet.cuh"
 
+#include "csrc/cuda/pack.cuh"
+#include "csrc/cuda/self_distances.cuh"
+#include "csrc/cuda/small_triplet.cuh"
 #include "csrc/cuda/triplet.cuh"
 
 namespace pyreid::cuda {
 namespace {
 
-constexpr int kMeansThreads = 128;
-constexpr int kGradientThreads = 256;
-constexpr int kTileRows = 16, kTileColumns = 64, kPiece = 32;
-constexpr int kRowsPerThread = kTileRows * kTileColumns / kGradientThreads;
+constexpr int kThreads = 256;
 
-// Every thread gets the largest value; `scratch` as in block_sum.
-template <class T>
-__device__ __forceinline__ T block_max(T value, T* scratch) {
-  value = warp_max(value);
-  __syncthreads();
-  if (threadIdx.x % kWarpSize == 0) scratch[threadIdx.x / kWarpSize] = value;
-  __syncthreads();
-  T largest = scratch[0];
-#pragma unroll
-  for (int warp = 1; warp < kMeansThreads / kWarpSize; ++warp) {
-    largest = scratch[warp] > largest ? scratch[warp] : largest;
+// Who computes the means of an anchor: every thread of the team gets every sum.
+struct WarpTeam {
+  static constexpr int kSize = kWarpSize;
+  __device__ __forceinline__ int rank() const { return static_cast<int>(threadIdx.x) % kWarpSize; }
+  template <class T>
+  __device__ __forceinline__ T sum(T value) const {
+    return warp_sum(value);
   }
-  return largest;
-}
+  template <class T>
+  __device__ __forceinline__ T max(T value) const {
+    return warp_max(value);
+  }
+};
+
+template <class T>
+struct BlockTeam {
+  static constexpr int kSize = kThreads;
+  T* scratch;
+  int* count_scratch;
+  __device__ __forceinline__ int rank() const { return static_cast<int>(threadIdx.x); }
+  __device__ __forceinline__ int sum(int value) const { return block_sum<kThreads>(value, count_scratch); }
+  __device__ __forceinline__ T sum(T value) const { return block_sum<kThreads>(value, scratch); }
+  __device__ __forceinline__ T max(T value) const { return block_max<kThreads>(value, scratch); }
+};
 
 // The mean of distances with weights softmax(+-distance), relative to the largest (smallest) one.
 template <class T>
@@ -45,151 +65,312 @@ struct WeightedMean {
   T mean;   // of distance - shift
 };
 
+// squared(j) is read before distances[j] is written; `distances` and `weights` may be one row. Each thread keeps to its
+// own columns.
+template <class T, class Team, class Squared>
+__device__ __forceinline__ void weighted_means(const Team& team, int64_t i, const int64_t* labels, int64_t b,
+                                               const Squared& squared, Margin margin, Reduction reduction, T* distances,
+                                               T* weights, T* losses, T* slopes) {
+  const int64_t label = labels[i];
+  T farthest = T(-INFINITY), nearest = T(-INFINITY);  // nearest: the largest of the negated
+  int positives = 0, negatives = 0;
+  for (int64_t j = team.rank(); j < b; j += Team::kSize) {
+    const T distance = sqrt(squared(j));
+    distances[j] = distance;
+    if (labels[j] != label) {
+      ++negatives;
+      nearest = -distance > nearest ? -distance : nearest;
+    } else if (j != i) {
+      ++positives;
+      farthest = distance > farthest ? distance : farthest;
+    }
+  }
+  positives = team.sum(positives);
+  negatives = team.sum(negatives);
+  if (positives == 0 || negatives == 0) {
+    for (int64_t j = team.rank(); j < b; j += Team::kSize) weights[j] = 0;
+    if (team.rank() == 0) {
+      losses[i] = loss_of_none<T>(reduction);
+      slopes[i] = 0;
+    }
+    return;
+  }
+  WeightedMean<T> positive = {team.max(farthest), T(0), T(0)};
+  WeightedMean<T> negative = {-team.max(nearest), T(0), T(0)};
+  for (int64_t j = team.rank(); j < b; j += Team::kSize) {
+    if (labels[j] != label) {
+      const T relative = distances[j] - negative.shift, e = exp(-relative);
+      negative.total += e;
+      negative.mean += e * relative;
+    } else if (j != i) {
+      const T relative = distances[j] - positive.shift, e = exp(relative);
+      positive.total += e;
+      positive.mean += e * relative;
+    }
+  }
+  positive.total = team.sum(positive.total);
+  positive.mean = team.sum(positive.mean) / positive.total;
+  negative.total = team.sum(negative.total);
+  negative.mean = team.sum(negative.mean) / negative.total;
+  // Of a mean with weights softmax(+-d): w_j (1 +- (d_j - mean)).
+  for (int64_t j = team.rank(); j < b; j += Team::kSize) {
+    const T distance = distances[j];
+    T gradient = 0;
+    if (labels[j] != label) {
+      const T relative = distance - negative.shift;
+      gradient = -exp(-relative) / negative.total * (T(1) + (negative.mean - relative));
+    } else if (j != i) {
+      const T relative = distance - positive.shift;
+      gradient = exp(relative) / positive.total * (T(1) + (relative - positive.mean));
+    }
+    weights[j] = distance == T(0) || j == i ? T(0) : gradient / distance;
+  }
+  if (team.rank() == 0) {
+    const T difference = (positive.shift - negative.shift) + (positive.mean - negative.mean);
+    triplet_loss(difference, margin, &losses[i], &slopes[i]);
+  }
+}
+
+template <class T, int kRows, bool kClusters, bool kPacks>
+__global__ __launch_bounds__(kSmallThreads, sizeof(T) == 4 ? 2 : 1) void small_soft_triplet_kernel(SmallTriplet<T> args,
+                                                                                                   T* weights) {
+  small_triplet<T, kRows, kClusters, kPacks>(args, [&](int i, T* row, const int64_t* labels) {
+    weighted_means(
+        WarpTeam{}, i, labels, args.b, [&](int64_t j) { return row[j]; }, args.margin, args.reduction, row,
+        weights + static_cast<int64_t>(i) * args.b, args.losses, args.slopes);
+  });
+}
+
 template <class T>
-__global__ void weighted_means_kernel(const T* __restrict__ squared, const int64_t* __restrict__ labels, int64_t b,
-                                      int64_t splits, Margin margin, T* __restrict__ losses, T* __restrict__ weights,
-                                      T* __restrict__ slopes) {
-  __shared__ T scratch[kMeansThreads / kWarpSize];
-  __shared__ int count_scratch[kMeansThreads / kWarpSize];
+struct SmallSoftTriplet {
+  template <int kRows, bool kClusters, bool kPacks>
+  struct At {
+    static constexpr auto kernel = small_soft_triplet_kernel<T, kRows, kClusters, kPacks>;
+  };
+};
+
+// `squared` may be `weights` where there is one split.
+template <class T>
+__global__ void weighted_means_kernel(const T* squared, const int64_t* __restrict__ labels, int64_t b, int64_t splits,
+                                      Margin margin, Reduction reduction, T* losses, T* weights, T* slopes) {
+  __shared__ T scratch[kThreads / kWarpSize];
+  __shared__ int count_scratch[kThreads / kWarpSize];
+  const BlockTeam<T> team = {scratch, count_scratch};
   for (int64_t i = blockIdx.x; i < b; i += gridDim.x) {
-    const int64_t label = labels[i];
-    T* row = weights + i * b;
-    T farthest = T(-INFINITY), nearest = T(-INFINITY);  // nearest: the largest of the negated
-    int positives = 0, negatives = 0;
-    for (int64_t j = threadIdx.x; j < b; j += kMeansThreads) {
-      const T distance = sqrt(sum_splits(squared, b, splits, i, j));
-      row[j] = distance;
-      if (labels[j] != label) {
-        ++negatives;
-        nearest = -distance > nearest ? -distance : nearest;
-      } else if (j != i) {
-        ++positives;
-        farthest = distance > farthest ? distance : farthest;
+    const auto sum_splits = [&](int64_t j) {
+      T sum = squared[i * b + j];
+      for (int64_t split = 1; split < splits; ++split) sum += squared[(split * b + i) * b + j];
+      return sum;
+    };
+    weighted_means(team, i, labels, b, sum_splits, margin, reduction, weights + i * b, weights + i * b, losses, slopes);
+  }
+}
+
+constexpr int kThreadRows = 4;
+constexpr int kPackColumns = 16;    // packs of a tile's width
+constexpr int kTileWeights = 4096;  // rows of a tile times rows j at once
+constexpr int kPad = 4;             // keeps 4 weights aligned and their banks apart
+
+// kSlices: into how many parts the rows j are shared out.
+template <class T, int kSlices, bool kPacks>
+__global__ __launch_bounds__(kThreads) void soft_gradient_kernel(const T* __restrict__ grad, bool per_anchor,
+                                                                 const T* __restrict__ x, const T* __restrict__ weights,
+                                                                 const T* __restrict__ slopes, int64_t b, int64_t d,
+                                                                 int64_t column_tiles, int64_t tiles,
+                                                                 T* __restrict__ dx) {
+  constexpr int kWidth = kPackSize<T>, kColumns = kPackColumns * kWidth;
+  constexpr int kGroups = kThreads / (kPackColumns * kSlices);  // of kThreadRows rows each
+  constexpr int kRows = kGroups * kThreadRows, kOthers = kTileWeights / kRows;
+  __shared__ __align__(16) T pair_weights[kOthers][kRows + kPad];
+  __shared__ T own_factors[kRows], other_factors[kOthers];
+  static_assert(kSlices == 1 || kThreads * kThreadRows * kWidth <= kOthers * (kRows + kPad), "sums reuse the weights");
+  const int column = static_cast<int>(threadIdx.x) % kPackColumns;
+  const int group = static_cast<int>(threadIdx.x) / kPackColumns % kGroups;
+  const int slice = static_cast<int>(threadIdx.x) / (kPackColumns * kGroups);
+  const auto load = [&](int64_t row, int64_t k, T(&out)[kWidth]) {
+    if constexpr (kPacks) {
+      Pack<T> pack = {};
+      if (k < d) pack = load_pack(x + row * d + k);
+#pragma unroll
+      for (int c = 0; c < kWidth; ++c) out[c] = pack[c];
+    } else {
+#pragma unroll
+      for (int c = 0; c < kWidth; ++c) out[c] = k + c < d ? x[row * d + k + c] : T(0);
+    }
+  };
+  for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+    const int64_t i0 = tile / column_tiles * kRows;
+    const int64_t k = tile % column_tiles * kColumns + column * kWidth;
+    T own[kThreadRows][kWidth], sums[kThreadRows][kWidth];
+#pragma unroll
+    for (int r = 0; r < kThreadRows; ++r) {
+      const int64_t i = i0 + group * kThreadRows + r;
+      load(i < b ? i : b - 1, k, own[r]);
+#pragma unroll
+      for (int c = 0; c < kWidth; ++c) sums[r][c] = 0;
+    }
+    for (int64_t j0 = 0; j0 < b; j0 += kOthers) {
+      const int others = static_cast<int>(b - j0 < kOthers ? b - j0 : kOthers);
+      __syncthreads();  // the last weights have been read
+      for (int e = threadIdx.x; e < kRows + kOthers; e += kThreads) {
+        const int64_t a = e < kRows ? i0 + e : j0 + (e - kRows);
+        const T factor = a < b ? (per_anchor ? grad[a] : grad[0]) * slopes[a] : T(0);
+        if (e < kRows) {
+          own_factors[e] = factor;
+        } else {
+          other_factors[e - kRows] = factor;
+        }
+      }
+      __syncthreads();
+      // Once along the rows of the matrix of weights, once along its columns.
+      for (int e = threadIdx.x; e < kRows * kOthers; e += kThreads) {
+        const int r = e / kOthers, j = e % kOthers;
+        if (j < others) pair_weights[j][r] = i0 + r < b ? own_factors[r] * weights[(i0 + r) * b + j0 + j] : T(0);
+      }
+      __syncthreads();
+      for (int e = threadIdx.x; e < kRows * others; e += kThreads) {
+        const int r = e % kRows, j = e / kRows;
+        if (i0 + r < b) pair_weights[j][r] += other_factors[j] * weights[(j0 + j) * b + i0 + r];
+      }
+      __syncthreads();
+#pragma unroll 4
+      for (int j = slice; j < others; j += kSlices) {
+        T other[kWidth], weight[kThreadRows];
+        load(j0 + j, k, other);
+#pragma unroll
+        for (int r = 0; r < kThreadRows; r += kWidth) {
+          const Pack<T> pack = load_pack(&pair_weights[j][group * kThreadRows + r]);
+#pragma unroll
+          for (int c = 0; c < kWidth; ++c) weight[r + c] = pack[c];
+        }
+#pragma unroll
+        for (int r = 0; r < kThreadRows; ++r) {
+#pragma unroll
+          for (int c = 0; c < kWidth; ++c) sums[r][c] += weight[r] * (own[r][c] - other[c]);
+        }
       }
     }
-    positives = block_sum<kMeansThreads>(positives, count_scratch);
-    negatives = block_sum<kMeansThreads>(negatives, count_scratch);
-    if (positives == 0 || negatives == 0) {
-      for (int64_t j = threadIdx.x; j < b; j += kMeansThreads) row[j] = 0;
-      if (threadIdx.x == 0) {
-        losses[i] = T(kNoLoss);
-        slopes[i] = 0;
+    if constexpr (kSlices > 1) {
+      T* shared_sums = &pair_weights[0][0];  // [kSlices, kThreadRows * kWidth, threads of a slice]
+      constexpr int kSliceThreads = kThreads / kSlices;
+      const int place = static_cast<int>(threadIdx.x) % kSliceThreads;
+      __syncthreads();
+#pragma unroll
+      for (int r = 0; r < kThreadRows; ++r) {
+#pragma unroll
+        for (int c = 0; c < kWidth; ++c) {
+          shared_sums[(slice * kThreadRows * kWidth + r * kWidth + c) * kSliceThreads + place] = sums[r][c];
+        }
       }
-      continue;
-    }
-    WeightedMean<T> positive = {block_max(farthest, scratch), T(0), T(0)};
-    WeightedMean<T> negative = {-block_max(nearest, scratch), T(0), T(0)};
-    for (int64_t j = threadIdx.x; j < b; j += kMeansThreads) {
-      if (labels[j] != label) {
-        const T relative = row[j] - negative.shift, e = exp(-relative);
-        negative.total += e;
-        negative.mean += e * relative;
-      } else if (j != i) {
-        const T relative = row[j] - positive.shift, e = exp(relative);
-        positive.total += e;
-        positive.mean += e * relative;
+      __syncthreads();
+      if (slice == 0) {
+#pragma unroll
+        for (int r = 0; r < kThreadRows; ++r) {
+#pragma unroll
+          for (int c = 0; c < kWidth; ++c) {
+#pragma unroll
+            for (int s = 1; s < kSlices; ++s) {
+              sums[r][c] += shared_sums[(s * kThreadRows * kWidth + r * kWidth + c) * kSliceThreads + place];
+            }
+          }
+        }
       }
     }
-    positive.total = block_sum<kMeansThreads>(positive.total, scratch);
-    positive.mean = block_sum<kMeansThreads>(positive.mean, scratch) / positive.total;
-    negative.total = block_sum<kMeansThreads>(negative.total, scratch);
-    negative.mean = block_sum<kMeansThreads>(negative.mean, scratch) / negative.total;
-    // Of a mean with weights softmax(+-d): w_j (1 +- (d_j - mean)).
-    for (int64_t j = threadIdx.x; j < b; j += kMeansThreads) {
-      const T distance = row[j];
-      T gradient = 0;
-      if (labels[j] != label) {
-        const T relative = distance - negative.shift;
-        gradient = -exp(-relative) / negative.total * (T(1) + (negative.mean - relative));
-      } else if (j != i) {
-        const T relative = distance - positive.shift;
-        gradient = exp(relative) / positive.total * (T(1) + (relative - positive.mean));
+    if (slice == 0) {
+#pragma unroll
+      for (int r = 0; r < kThreadRows; ++r) {
+        const int64_t i = i0 + group * kThreadRows + r;
+        if (i >= b) continue;
+        if constexpr (kPacks) {
+          Pack<T> pack;
+#pragma unroll
+          for (int c = 0; c < kWidth; ++c) pack[c] = sums[r][c];
+          if (k < d) store_pack(dx + i * d + k, pack);
+        } else {
+#pragma unroll
+          for (int c = 0; c < kWidth; ++c) {
+            if (k + c < d) dx[i * d + k + c] = sums[r][c];
+          }
+        }
       }
-      row[j] = distance == T(0) || j == i ? T(0) : gradient / distance;
-    }
-    if (threadIdx.x == 0) {
-      const T difference = (positive.shift - negative.shift) + (positive.mean - negative.mean);
-      triplet_loss(difference, margin, &losses[i], &slopes[i]);
     }
   }
 }
 
-template <class T>
-__global__ void soft_gradient_kernel(const T* __restrict__ grad, bool per_anchor, const T* __restrict__ x,
-                                     const T* __restrict__ weights, const T* __restrict__ slopes, int64_t b, int64_t d,
-                                     int64_t column_tiles, int64_t tiles, T* __restrict__ dx) {
-  __shared__ T pair_weights[kTileRows][kPiece];
-  __shared__ T others[kPiece][kTileColumns];
-  const int column = threadIdx.x % kTileColumns, group = threadIdx.x / kTileColumns;
-  for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-    const int64_t i0 = tile / column_tiles * kTileRows, k0 = tile % column_tiles * kTileColumns;
-    const int64_t k = k0 + column;
-    T own[kRowsPerThread], sums[kRowsPerThread];
-#pragma unroll
-    for (int r = 0; r < kRowsPerThread; ++r) {
-      const int64_t i = i0 + group * kRowsPerThread + r;
-      own[r] = i < b && k < d ? x[i * d + k] : T(0);
-      sums[r] = 0;
-    }
-    for (int64_t j0 = 0; j0 < b; j0 += kPiece) {
-      const int rows = static_cast<int>(b - j0 < kPiece ? b - j0 : kPiece);
-      __syncthreads();  // the last piece has been read
-      for (int e = threadIdx.x; e < kTileRows * kPiece; e += kGradientThreads) {
-        const int64_t i = i0 + e / kPiece, j = j0 + e % kPiece;
-        T weight = 0;
-        if (i < b && j < b) {
-          weight = (per_anchor ? grad[i] : grad[0]) * slopes[i] * weights[i * b + j] +
-                   (per_anchor ? grad[j] : grad[0]) * slopes[j] * weights[j * b + i];
-        }
-        pair_weights[e / kPiece][e % kPiece] = weight;
-      }
-      for (int e = threadIdx.x; e < kPiece * kTileColumns; e += kGradientThreads) {
-        const int64_t j = j0 + e / kTileColumns, c = k0 + e % kTileColumns;
-        others[e / kTileColumns][e % kTileColumns] = j < b && c < d ? x[j * d + c] : T(0);
-      }
-      __syncthreads();
-      for (int j = 0; j < rows; ++j) {
-        const T other = others[j][column];
-#pragma unroll
-        for (int r = 0; r < kRowsPerThread; ++r) {
-          sums[r] += pair_weights[group * kRowsPerThread + r][j] * (own[r] - other);
-        }
-      }
-    }
-#pragma unroll
-    for (int r = 0; r < kRowsPerThread; ++r) {
-      const int64_t i = i0 + group * kRowsPerThread + r;
-      if (i < b && k < d) dx[i * d + k] = sums[r];
-    }
+template <class T, int kSlices>
+void launch_soft_gradient(const T* grad, bool per_anchor, const T* x, const T* weights, const T* slopes, int64_t b,
+                          int64_t d, T* dx, cudaStream_t stream) {
+  constexpr int kRows = kThreads / (kPackColumns * kSlices) * kThreadRows, kColumns = kPackColumns * kPackSize<T>;
+  const int64_t column_tiles = (d + kColumns - 1) / kColumns;
+  const int64_t tiles = (b + kRows - 1) / kRows * column_tiles;
+  if (fits_packs(x, d) && fits_packs(dx, d)) {
+    PYREID_LAUNCH((soft_gradient_kernel<T, kSlices, true>), grid_for(tiles, 1), kThreads, 0, stream, grad, per_anchor,
+                  x, weights, slopes, b, d, column_tiles, tiles, dx);
+  } else {
+    PYREID_LAUNCH((soft_gradient_kernel<T, kSlices, false>), grid_for(tiles, 1), kThreads, 0, stream, grad, per_anchor,
+                  x, weights, slopes, b, d, column_tiles, tiles, dx);
   }
 }
 
 }  // namespace
 
 template <class T>
-void batch_soft_triplet(const T* squared, const int64_t* labels, int64_t b, int64_t splits, Margin margin,
-                        Reduction reduction, T* losses, T* loss, T* weights, T* slopes, cudaStream_t stream) {
-  if (b > 0) {
-    PYREID_LAUNCH((weighted_means_kernel<T>), grid_for(b, 1), kMeansThreads, 0, stream, squared, labels, b, splits,
-                  margin, losses, weights, slopes);
+bool soft_triplet_clusters() {
+  return small_can_cluster<SmallSoftTriplet<T>::template At, T>();
+}
+
+int64_t soft_triplet_scratch(int64_t b, int64_t d, bool clusters) {
+  if (b <= kSmallBatch) return small_scratch(b, d, clusters);
+  const int64_t splits = distance_splits(b, d);
+  return splits > 1 ? splits * b * b : 0;
+}
+
+template <class T>
+void batch_soft_triplet(const T* x, const int64_t* labels, int64_t b, int64_t d, bool clusters, Margin margin,
+                        Reduction reduction, T* scratch, T* losses, T* loss, T* weights, T* slopes,
+                        cudaStream_t stream) {
+  if (0 < b && b <= kSmallBatch) {
+    SmallTriplet<T> args = {};
+    args.x = x;
+    args.labels = labels;
+    args.b = static_cast<int>(b);
+    args.d = d;
+    args.partial = scratch;
+    args.margin = margin;
+    args.reduction = reduction;
+    args.losses = losses;
+    args.loss = loss;
+    args.slopes = slopes;
+    args.slope_count = b;
+    launch_small<SmallSoftTriplet<T>::template At>(args, clusters, stream, weights);
+    return;
   }
-  finish_losses(b, b, reduction, losses, loss, slopes, stream);
+  if (b > 0) {
+    const int64_t splits = distance_splits(b, d);
+    T* squared = splits > 1 ? scratch : weights;
+    squared_self_distances(x, b, d, splits, squared, stream);
+    PYREID_LAUNCH((weighted_means_kernel<T>), grid_for(b, 1), kThreads, 0, stream, squared, labels, b, splits, margin,
+                  reduction, losses, weights, slopes);
+  }
+  launch_reduce_losses(b, b, reduction, losses, loss, slopes, stream);
 }
 
 template <class T>
 void batch_soft_triplet_backward(const T* grad, bool per_anchor, const T* x, const T* weights, const T* slopes,
                                  int64_t b, int64_t d, T* dx, cudaStream_t stream) {
   if (b == 0 || d == 0) return;
-  const int64_t column_tiles = (d + kTileColumns - 1) / kTileColumns;
-  const int64_t tiles = (b + kTileRows - 1) / kTileRows * column_tiles;
-  PYREID_LAUNCH((soft_gradient_kernel<T>), grid_for(tiles, 1), kGradientThreads, 0, stream, grad, per_anchor, x,
-                weights, slopes, b, d, column_tiles, tiles, dx);
+  if (b <= kSmallBatch) {
+    launch_soft_gradient<T, 4>(grad, per_anchor, x, weights, slopes, b, d, dx, stream);
+  } else {
+    launch_soft_gradient<T, 1>(grad, per_anchor, x, weights, slopes, b, d, dx, stream);
+  }
 }
 
-#define PYREID_INSTANTIATE(T)                                                                                     \
-  template void batch_soft_triplet(const T*, const int64_t*, int64_t, int64_t, Margin, Reduction, T*, T*, T*, T*, \
-                                   cudaStream_t);                                                                 \
-  template void batch_soft_triplet_backward(const T*, bool, const T*, const T*, const T*, int64_t, int64_t, T*,   \
+#define PYREID_INSTANTIATE(T)                                                                                       \
+  template bool soft_triplet_clusters<T>();                                                                         \
+  template void batch_soft_triplet(const T*, const int64_t*, int64_t, int64_t, bool, Margin, Reduction, T*, T*, T*, \
+                                   T*, T*, cudaStream_t);                                                           \
+  template void batch_soft_triplet_backward(const T*, bool, const T*, const T*, const T*, int64_t, int64_t, T*,     \
                                             cudaStream_t);
 PYREID_INSTANTIATE(float)
 PYREID_INSTANTIATE(double)

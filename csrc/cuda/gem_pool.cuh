@@ -9,12 +9,12 @@
 namespace pyreid::cuda {
 
 template <class S, class T>
-void gem_pool(const S* x, int64_t samples, int64_t channels, int64_t n, GemExponent<T> p, T eps, T* pooled, T* largest,
-              T* factor, T* slope, cudaStream_t stream);
+void gem_pool(const S* x, int64_t samples, int64_t channels, int64_t n, bool channels_last, GemExponent<T> p, T eps,
+              T* pooled, T* largest, T* factor, T* slope, cudaStream_t stream);
 
 template <class S, class T>
 void gem_pool_gradient(const T* grad, const S* x, const T* largest, const T* factor, int64_t samples, int64_t channels,
-                       int64_t n, GemExponent<T> p, T eps, S* dx, cudaStream_t stream);
+                       int64_t n, bool channels_last, GemExponent<T> p, T eps, S* dx, cudaStream_t stream);
 
 template <class T>
 void gem_pool_exponent_gradient(const T* grad, const T* slope, int64_t samples, int64_t channels, double* by_channel,

@@ -14,6 +14,25 @@
   } while (0)
 #endif
 
+#ifndef PYREID_LAUNCH_CLUSTERS
+// The same with the grid divided into clusters of `cluster` blocks along x (csrc/cuda/cluster.cuh).
+#define PYREID_LAUNCH_CLUSTERS(kernel, grid, block, cluster, shared_bytes, stream, ...)       \
+  do {                                                                                        \
+    cudaLaunchAttribute pyreid_attribute = {};                                                \
+    pyreid_attribute.id = cudaLaunchAttributeClusterDimension;                                \
+    pyreid_attribute.val.clusterDim.x = (cluster);                                            \
+    pyreid_attribute.val.clusterDim.y = pyreid_attribute.val.clusterDim.z = 1;                \
+    cudaLaunchConfig_t pyreid_config = {};                                                    \
+    pyreid_config.gridDim = (grid);                                                           \
+    pyreid_config.blockDim = (block);                                                         \
+    pyreid_config.dynamicSmemBytes = (shared_bytes);                                          \
+    pyreid_config.stream = (stream);                                                          \
+    pyreid_config.attrs = &pyreid_attribute;                                                  \
+    pyreid_config.numAttrs = 1;                                                               \
+    PYREID_CUDA_CHECK(cudaLaunchKernelEx(&pyreid_config, PYREID_UNPACK kernel, __VA_ARGS__)); \
+  } while (0)
+#endif
+
 #ifndef PYREID_DYNAMIC_SHARED
 // The dynamic shared memory of a block as an array of T.
 #define PYREID_DYNAMIC_SHARED(T, name)                        \

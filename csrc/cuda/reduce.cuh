@@ -39,4 +39,20 @@ __device__ __forceinline__ T block_sum(T value, T* scratch) {
   return total;
 }
 
+// The same for the largest value; NaN is passed over where it comes second.
+template <int kThreads, class T>
+__device__ __forceinline__ T block_max(T value, T* scratch) {
+  static_assert(kThreads % kWarpSize == 0, "whole warps only");
+  value = warp_max(value);
+  __syncthreads();
+  if (threadIdx.x % kWarpSize == 0) scratch[threadIdx.x / kWarpSize] = value;
+  __syncthreads();
+  T largest = scratch[0];
+#pragma unroll
+  for (int warp = 1; warp < kThreads / kWarpSize; ++warp) {
+    largest = scratch[warp] > largest ? scratch[warp] : largest;
+  }
+  return largest;
+}
+
 }  // namespace pyreid::cuda

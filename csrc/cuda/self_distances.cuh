@@ -6,15 +6,16 @@
 
 namespace pyreid::cuda {
 
-inline constexpr int kDistanceTile = 32;
+inline constexpr int kDistanceTile = 64;
+inline constexpr int kDistancePiece = 32;
 
-// Into how many parts of the columns the sums are split, so that small batches too keep many multiprocessors busy. It
-// depends on the shape alone, and so do the results.
+// Into how many parts of the columns the sums are split, so that batches of a few hundred rows too keep many
+// multiprocessors busy. It depends on the shape alone, and so do the results.
 inline int64_t distance_splits(int64_t b, int64_t d) {
-  constexpr int64_t kBlocks = 256, kMostSplits = 32;
+  constexpr int64_t kBlocks = 256, kMostSplits = 16;
   const int64_t tile_rows = (b + kDistanceTile - 1) / kDistanceTile;
   const int64_t tiles = tile_rows * (tile_rows + 1) / 2;
-  const int64_t pieces = (d + kDistanceTile - 1) / kDistanceTile;
+  const int64_t pieces = (d + kDistancePiece - 1) / kDistancePiece;
   int64_t splits = tiles > 0 ? kBlocks / tiles : 1;
   splits = splits < pieces ? splits : pieces;
   splits = splits < kMostSplits ? splits : kMostSplits;

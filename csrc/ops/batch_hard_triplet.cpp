@@ -1,7 +1,6 @@
 // pyreid::batch_hard_triplet: each anchor against its farthest positive and its nearest negative.
 #ifdef PYREID_CUDA_BACKEND
 #include "csrc/cuda/batch_hard_triplet.cuh"
-#include "csrc/cuda/self_distances.cuh"
 #else
 #include "csrc/cpu/batch_hard_triplet.h"
 #include "csrc/cpu/self_distances.h"
@@ -24,14 +23,27 @@ std::tuple<Tensor, Tensor, Tensor> batch_hard_triplet(const Tensor& x_in, const 
   const Tensor losses = empty(x, {b});
   const Tensor loss = reduction == Reduction::kNone ? losses : empty(x, {});
   const Tensor pairs = empty(x, {2, b}, ScalarType::Int), slopes = empty(x, {2, b});
-  const int64_t splits = backend::distance_splits(b, d);
-  const Tensor squared = empty(x, {splits, b, b});
   dispatch_floating(x, "batch_hard_triplet", [&](auto zero) {
     using T = decltype(zero);
+#ifdef PYREID_CUDA_BACKEND
+    const bool clusters = backend::hard_triplet_clusters<T>();
+    const int64_t needed = backend::hard_triplet_scratch(b, d, clusters);
+    const Tensor scratch = needed > 0 ? empty(x, {needed}) : losses;  // not touched where none is needed
+    // How these products are rounded, also as TF32, does not matter: what they decide is certain or is summed again.
+    const bool large = b > backend::kSmallBatch;
+    const Tensor products = large ? torch::stable::matmul(x, torch::stable::transpose(x, 0, 1)) : x;
+    backend::batch_hard_triplet(data<T>(x), data<T>(products), data<int64_t>(labels), b, d, clusters,
+                                make_margin(margin), reduction, mutable_data<T>(scratch), mutable_data<T>(losses),
+                                mutable_data<T>(loss), mutable_data<int32_t>(pairs), mutable_data<T>(slopes),
+                                launch.context());
+#else
+    const int64_t splits = backend::distance_splits(b, d);
+    const Tensor squared = empty(x, {splits, b, b});
     backend::squared_self_distances(data<T>(x), b, d, splits, mutable_data<T>(squared), launch.context());
     backend::batch_hard_triplet(data<T>(squared), data<int64_t>(labels), b, splits, make_margin(margin), reduction,
                                 mutable_data<T>(losses), mutable_data<T>(loss), mutable_data<int32_t>(pairs),
                                 mutable_data<T>(slopes), launch.context());
+#endif
   });
   return {loss, pairs, slopes};
 }

@@ -1,7 +1,6 @@
 // pyreid::batch_soft_triplet: each anchor against softmax-weighted means of its distances to positives and negatives.
 #ifdef PYREID_CUDA_BACKEND
 #include "csrc/cuda/batch_soft_triplet.cuh"
-#include "csrc/cuda/self_distances.cuh"
 #else
 #include "csrc/cpu/batch_soft_triplet.h"
 #include "csrc/cpu/self_distances.h"
@@ -24,14 +23,23 @@ std::tuple<Tensor, Tensor, Tensor> batch_soft_triplet(const Tensor& x_in, const 
   const Tensor losses = empty(x, {b});
   const Tensor loss = reduction == Reduction::kNone ? losses : empty(x, {});
   const Tensor weights = empty(x, {b, b}), slopes = empty(x, {b});
-  const int64_t splits = backend::distance_splits(b, d);
-  const Tensor squared = empty(x, {splits, b, b});
   dispatch_floating(x, "batch_soft_triplet", [&](auto zero) {
     using T = decltype(zero);
+#ifdef PYREID_CUDA_BACKEND
+    const bool clusters = backend::soft_triplet_clusters<T>();
+    const int64_t needed = backend::soft_triplet_scratch(b, d, clusters);
+    const Tensor scratch = needed > 0 ? empty(x, {needed}) : losses;  // not touched where none is needed
+    backend::batch_soft_triplet(data<T>(x), data<int64_t>(labels), b, d, clusters, make_margin(margin), reduction,
+                                mutable_data<T>(scratch), mutable_data<T>(losses), mutable_data<T>(loss),
+                                mutable_data<T>(weights), mutable_data<T>(slopes), launch.context());
+#else
+    const int64_t splits = backend::distance_splits(b, d);
+    const Tensor squared = empty(x, {splits, b, b});
     backend::squared_self_distances(data<T>(x), b, d, splits, mutable_data<T>(squared), launch.context());
     backend::batch_soft_triplet(mutable_data<T>(squared), data<int64_t>(labels), b, splits, make_margin(margin),
                                 reduction, mutable_data<T>(losses), mutable_data<T>(loss), mutable_data<T>(weights),
                                 mutable_data<T>(slopes), launch.context());
+#endif
   });
   return {loss, weights, slopes};
 }

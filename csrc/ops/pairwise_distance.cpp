@@ -74,12 +74,23 @@ std::tuple<Tensor, Tensor> pairwise_distance_backward(const Tensor& grad_in, con
 STABLE_TORCH_LIBRARY_FRAGMENT(pyreid, m) {
   m.def("pairwise_distance(Tensor x, Tensor y, str metric, bool same) -> Tensor");
   m.def("pairwise_distance_backward(Tensor grad, Tensor distance, Tensor x, Tensor y, str metric) -> (Tensor, Tensor)");
+  // The CUDA kernels as they are, with products in the precision that torch is set to: pyreid/ops/pairwise_distance.py
+  // registers the operators above for CUDA and calls these in full float32, which the stable ABI cannot ask for.
+  m.def("_pairwise_distance(Tensor x, Tensor y, str metric, bool same) -> Tensor");
+  m.def(
+      "_pairwise_distance_backward(Tensor grad, Tensor distance, Tensor x, Tensor y, str metric) -> (Tensor, Tensor)");
 }
 #endif
 
+#ifdef PYREID_CUDA_BACKEND
+#define PYREID_OP(name) "_" name
+#else
+#define PYREID_OP(name) name
+#endif
 STABLE_TORCH_LIBRARY_IMPL(pyreid, PYREID_BACKEND_KEY, m) {
-  m.impl("pairwise_distance", TORCH_BOX(&pairwise_distance));
-  m.impl("pairwise_distance_backward", TORCH_BOX(&pairwise_distance_backward));
+  m.impl(PYREID_OP("pairwise_distance"), TORCH_BOX(&pairwise_distance));
+  m.impl(PYREID_OP("pairwise_distance_backward"), TORCH_BOX(&pairwise_distance_backward));
 }
+#undef PYREID_OP
 
 }  // namespace pyreid

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -20,7 +20,64 @@ Reduction = Literal["mean", "sum", "none"]
 CUDA_PROBLEM = load_cuda_library()
 
 HALF_TYPES = (torch.float16, torch.bfloat16)
+# What an operator's arguments may be for it to be called without detours.
+_PLAIN_TYPES = frozenset({Tensor, torch.nn.Parameter, type(None), bool, int, float, str})
+# Not public; without them every call takes the registered rule.
+_BELOW_AUTOGRAD: Any = getattr(torch._C, "_AutoDispatchBelowAutograd", None)
+_any_autocast = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
 FLOAT_TYPES = (*HALF_TYPES, torch.float32, torch.float64)
+
+
+def register_autograd(
+    op: str, backward: Callable[..., Any], *, setup_context: Callable[[Any, Any, Any], None]
+) -> Callable[..., Any]:
+    """Register as ``torch.library.register_autograd`` does, and return a shorter way to call ``op``.
+
+    An ``autograd.Function`` around the kernels starts 10 us sooner than the dispatcher's rule written in Python, which
+    tells in small batches. Plain tensors in eager mode take it; torch sees the operator with its registered rule where
+    it looks closer: in compilation, in tracing, under autocast, and for subclasses of Tensor, fake ones among them.
+    Gradients and errors are the same.
+
+    Args:
+        op: qualified name, as in ``"pyreid::gem_pool"``.
+        backward: called with the context and the gradients of the outputs; returns those of all inputs.
+        setup_context: called with the context, the inputs and the outputs.
+
+    Returns:
+        a function of the operator's arguments, all of them by position.
+    """
+    torch.library.register_autograd(op, backward, setup_context=setup_context)
+    registered = getattr(torch.ops.pyreid, op.removeprefix("pyreid::")).default
+    below_autograd: Any = _BELOW_AUTOGRAD
+    if below_autograd is None:
+        return registered
+
+    class Direct(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *inputs: Any) -> Any:
+            with below_autograd():
+                output = registered(*inputs)
+            setup_context(ctx, inputs, output)
+            return output
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor | None) -> Any:
+            if torch.is_grad_enabled():  # for the error of a second derivative
+                return backward(ctx, *grads)
+            with below_autograd():
+                return backward(ctx, *grads)
+
+    def call(*inputs: Any) -> Any:
+        if (
+            torch.compiler.is_compiling()
+            or not _PLAIN_TYPES.issuperset(map(type, inputs))
+            or torch._C._get_tracing_state() is not None
+            or _any_autocast()
+        ):
+            return registered(*inputs)
+        return Direct.apply(*inputs)
+
+    return call
 
 
 def forbid_double_backward(op: str) -> None:
@@ -80,10 +137,12 @@ def check_device(name: str, value: Tensor) -> None:
         ValueError: if it is on neither the CPU nor a CUDA device.
         ExtensionError: if it is on a CUDA device and the CUDA library is not loaded.
     """
-    if value.device.type == "cuda":
+    if value.is_cpu:
+        return
+    if value.is_cuda:
         if CUDA_PROBLEM is not None:
             raise ExtensionError(f"{name}: on {value.device}, but the CUDA library is not loaded: {CUDA_PROBLEM}")
-    elif value.device.type not in ("cpu", "meta"):
+    elif not value.is_meta:
         raise ValueError(f"{name}: on {value.device}, but kernels exist for cpu and cuda; use pyreid.ops.reference")
 
 
@@ -146,6 +205,73 @@ def check_gem_arguments(x: object, p: object, eps: float) -> None:
         raise ValueError(f"p: expected shape (), (1,) or ({x.shape[1]},) to match x, got {tuple(p.shape)}")
     if p.device != x.device:
         raise ValueError(f"p: on {p.device}, but x is on {x.device}")
+
+
+def promoted_type(*tensors: Tensor) -> torch.dtype:
+    """The dtype of torch's arithmetic between these tensors of one dimension or more."""
+    dtype = tensors[0].dtype
+    for other in tensors[1:]:
+        dtype = torch.promote_types(dtype, other.dtype)
+    return dtype
+
+
+def _check_like(name: str, value: object, x: Tensor) -> None:
+    """Raise TypeError or ValueError unless ``value`` is a floating-point tensor of the shape and device of ``x``."""
+    check_float_tensor(name, value, (x.dim(),))
+    assert isinstance(value, Tensor)
+    if value.shape != x.shape:
+        raise ValueError(f"{name}: expected shape {tuple(x.shape)} to match x, got {tuple(value.shape)}")
+    if value.device != x.device:
+        raise ValueError(f"{name}: on {value.device}, but x is on {x.device}")
+
+
+def check_mix_arguments(local: object, x: object, identity: object, mask: object) -> None:
+    """Raise TypeError or ValueError unless the arguments are those of ``masked_mix``."""
+    check_float_tensor("x", x, (3, 4))
+    assert isinstance(x, Tensor)
+    _check_like("local", local, x)
+    _check_like("identity", identity, x)
+    check_float_tensor("mask", mask, (1, 2))
+    assert isinstance(mask, Tensor)
+    if mask.shape not in (x.shape[1:2], x.shape[:2]):
+        expected = f"({x.shape[1]},) or {tuple(x.shape[:2])}"
+        raise ValueError(f"mask: expected shape {expected} to match x, got {tuple(mask.shape)}")
+    if mask.device != x.device:
+        raise ValueError(f"mask: on {mask.device}, but x is on {x.device}")
+
+
+def check_gate_arguments(x: object, gate: object) -> None:
+    """Raise TypeError or ValueError unless the arguments are those of ``gate_and_pool``."""
+    check_float_tensor("x", x, (3, 4))
+    assert isinstance(x, Tensor)
+    if 0 in x.shape[2:]:
+        raise ValueError(f"x: expected at least one position to pool over, got shape {tuple(x.shape)}")
+    _check_like("gate", gate, x)
+
+
+def check_spatial_gate_arguments(x: object, weight1: object, weight2: object, negative_slope: object) -> None:
+    """Raise TypeError or ValueError unless the arguments are those of ``spatial_gate``."""
+    check_float_tensor("x", x, (4,))
+    assert isinstance(x, Tensor)
+    if 0 in x.shape[2:]:
+        raise ValueError(f"x: expected at least one pixel, got shape {tuple(x.shape)}")
+    if x.shape[2] * x.shape[3] >= 2**31:
+        raise ValueError(f"x: expected less than 2^31 pixels in a plane, got shape {tuple(x.shape)}")
+    for name, weight in (("weight1", weight1), ("weight2", weight2)):
+        check_float_tensor(name, weight, (4,))
+        assert isinstance(weight, Tensor)
+        expected = (x.shape[1], 1, 3, 3)
+        if weight.shape != expected:
+            raise ValueError(
+                f"{name}: expected shape {tuple(expected)}, a 3x3 filter for each channel of x, "
+                f"got {tuple(weight.shape)}"
+            )
+        if weight.device != x.device:
+            raise ValueError(f"{name}: on {weight.device}, but x is on {x.device}")
+    if isinstance(negative_slope, bool) or not isinstance(negative_slope, int | float):
+        raise TypeError(f"negative_slope: expected a number, got {type(negative_slope).__name__}")
+    if not (-math.inf < negative_slope < math.inf):
+        raise ValueError(f"negative_slope: expected a finite number, got {negative_slope}")
 
 
 def under_autocast(x: Tensor) -> bool:

@@ -17,6 +17,7 @@ from pyreid.ops._register import (
     check_transforms,
     float32_under_autocast,
     forbid_double_backward,
+    register_autograd,
     upcast,
 )
 
@@ -49,7 +50,7 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, No
     return torch.ops.pyreid.batch_soft_triplet_backward(grad, embeddings, weights, slopes), None, None, None
 
 
-torch.library.register_autograd("pyreid::batch_soft_triplet", _backward, setup_context=_setup_context)
+_call = register_autograd("pyreid::batch_soft_triplet", _backward, setup_context=_setup_context)
 forbid_double_backward("pyreid::batch_soft_triplet_backward")
 float32_under_autocast("pyreid::batch_soft_triplet")
 
@@ -88,7 +89,5 @@ def batch_soft_triplet(
     check_labels(labels, embeddings)
     check_margin(margin)
     check_choice("reduction", reduction, Reduction)
-    loss, _, _ = torch.ops.pyreid.batch_soft_triplet(
-        upcast(embeddings), labels.long(), None if margin is None else float(margin), reduction
-    )
+    loss, _, _ = _call(upcast(embeddings), labels.long(), None if margin is None else float(margin), reduction)
     return loss

@@ -12,6 +12,7 @@ from pyreid.ops._register import (
     check_gem_arguments,
     check_transforms,
     forbid_double_backward,
+    register_autograd,
     under_autocast,
 )
 
@@ -30,7 +31,10 @@ def _fake(x: Tensor, p: Tensor | None, value: float, eps: float) -> tuple[Tensor
 def _fake_backward(
     grad: Tensor, x: Tensor, statistics: Tensor, p: Tensor | None, value: float, eps: float
 ) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape), grad.new_empty((0,) if p is None else p.shape)
+    # As in csrc/ops: dx has the strides of an x that is read without a copy, contiguous or with channels last.
+    uncopied = x.is_contiguous() or x.movedim(1, -1).is_contiguous()
+    dx = torch.empty_like(x) if uncopied else x.new_empty(x.shape)
+    return dx, grad.new_empty((0,) if p is None else p.shape)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor | None, float, float], output: tuple[Tensor, Tensor]) -> None:
@@ -47,7 +51,7 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, 
     return dx, None if p is None else dp, None, None
 
 
-torch.library.register_autograd("pyreid::gem_pool", _backward, setup_context=_setup_context)
+_call = register_autograd("pyreid::gem_pool", _backward, setup_context=_setup_context)
 forbid_double_backward("pyreid::gem_pool_backward")
 
 
@@ -66,8 +70,9 @@ def gem_pool(x: Tensor, p: float | Tensor = 3.0, *, eps: float = 1e-6) -> Tensor
     Chum, Sect. 3.2).
 
     Args:
-        x: (N, C, H, W) or (N, C, L), float16, bfloat16, float32 or float64, with any strides. Half precision is
-            computed in float32.
+        x: (N, C, H, W) or (N, C, L), float16, bfloat16, float32 or float64, with any strides. Contiguous and
+            channels-last maps are read as they are, and their gradient lies in memory as they do; others are copied.
+            Half precision is computed in float32.
         p: a number above 0, or a floating-point tensor of shape (), (1,) or (C,) on the device of x, which is used
             in float32 (float64 if x is).
         eps: the lower bound on the values, above 0.
@@ -85,7 +90,7 @@ def gem_pool(x: Tensor, p: float | Tensor = 3.0, *, eps: float = 1e-6) -> Tensor
     check_transforms("gem_pool", x, p)
     computed_in = _computed_in(x)
     if isinstance(p, Tensor):
-        pooled, _ = torch.ops.pyreid.gem_pool(x, p.to(computed_in).reshape(-1), 0.0, eps)
+        pooled, _ = _call(x, p.to(computed_in).reshape(-1), 0.0, eps)
     else:
-        pooled, _ = torch.ops.pyreid.gem_pool(x, None, float(p), eps)
+        pooled, _ = _call(x, None, float(p), eps)
     return pooled if under_autocast(x) else pooled.to(x.dtype)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,8 +18,13 @@ from pyreid.ops._register import (
     check_transforms,
     float32_under_autocast,
     forbid_double_backward,
+    register_autograd,
     upcast,
 )
+from pyreid.ops.distance_tiles import _full_float32
+
+# Precision is a setting of the whole process: two threads that change and restore it at once would leave it changed.
+_precision_lock = threading.Lock()
 
 
 @torch.library.register_fake("pyreid::pairwise_distance")
@@ -27,6 +35,30 @@ def _fake(x: Tensor, y: Tensor, metric: str, same: bool) -> Tensor:
 @torch.library.register_fake("pyreid::pairwise_distance_backward")
 def _fake_backward(grad: Tensor, distance: Tensor, x: Tensor, y: Tensor, metric: str) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), y.new_empty(y.shape)
+
+
+@contextlib.contextmanager
+def _exact_products() -> Iterator[None]:
+    with _precision_lock, torch.autocast("cuda", enabled=False), _full_float32():
+        yield
+
+
+# The operators on CUDA are these functions, and not the kernels themselves: a compiled graph holds the operator and
+# calls it at run time, so that there, too, products are exact.
+def _on_cuda(x: Tensor, y: Tensor, metric: str, same: bool) -> Tensor:
+    with _exact_products():
+        out: Tensor = torch.ops.pyreid._pairwise_distance(x, y, metric, same)
+    return out
+
+
+def _backward_on_cuda(grad: Tensor, distance: Tensor, x: Tensor, y: Tensor, metric: str) -> tuple[Tensor, Tensor]:
+    with _exact_products():
+        gradients: tuple[Tensor, Tensor] = torch.ops.pyreid._pairwise_distance_backward(grad, distance, x, y, metric)
+    return gradients
+
+
+torch.library.impl("pyreid::pairwise_distance", "cuda", _on_cuda)
+torch.library.impl("pyreid::pairwise_distance_backward", "cuda", _backward_on_cuda)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, str, bool], output: Tensor) -> None:
@@ -40,7 +72,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Non
     return dx, dy, None, None
 
 
-torch.library.register_autograd("pyreid::pairwise_distance", _backward, setup_context=_setup_context)
+_call = register_autograd("pyreid::pairwise_distance", _backward, setup_context=_setup_context)
 forbid_double_backward("pyreid::pairwise_distance_backward")
 float32_under_autocast("pyreid::pairwise_distance")
 
@@ -56,7 +88,8 @@ def pairwise_distance(x: Tensor, y: Tensor | None = None, *, metric: Metric = "e
     Limits: the gradient is a matrix product too, and loses digits for near duplicates far from the origin; subtract the
     mean of the rows first, which changes no Euclidean distance. Cosine distances of near duplicates have the absolute
     error of a float32 product, so they may come out a little below 0. Squared norms must lie in the range of the dtype.
-    On CUDA the product obeys ``torch.backends.cuda.matmul``: with TF32 allowed there, distances have TF32's digits.
+    On CUDA all products are in full float32, forward and backward, whatever ``torch.backends`` allows (TF32) and
+    autocast says; on the CPU they obey ``torch.backends.mkldnn.matmul``, whose default is full float32.
 
     Args:
         x: (N, D), float16, bfloat16, float32 or float64; half precision is computed and returned in float32.
@@ -83,4 +116,4 @@ def pairwise_distance(x: Tensor, y: Tensor | None = None, *, metric: Metric = "e
         raise ValueError(f"y: expected {x.shape[1]} columns to match x, got shape {tuple(y.shape)}")
     if x.dtype != y.dtype or x.device != y.device:
         raise ValueError(f"y: expected {x.dtype} on {x.device} to match x, got {y.dtype} on {y.device}")
-    return torch.ops.pyreid.pairwise_distance(upcast(x), upcast(y), metric, same)
+    return _call(upcast(x), upcast(y), metric, same)

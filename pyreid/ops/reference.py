@@ -13,10 +13,14 @@ from pyreid.ops._register import (
     Reduction,
     check_choice,
     check_float_tensor,
+    check_gate_arguments,
     check_gem_arguments,
     check_k,
     check_labels,
     check_margin,
+    check_mix_arguments,
+    check_spatial_gate_arguments,
+    promoted_type,
     under_autocast,
     upcast,
 )
@@ -126,3 +130,40 @@ def gem_pool(x: Tensor, p: float | Tensor = 3.0, *, eps: float = 1e-6) -> Tensor
     mean = (x / largest).pow(exponent).mean(2, keepdim=True)
     pooled = torch.where(largest == torch.inf, largest, largest * mean.pow(1 / exponent))
     return pooled.squeeze(2).to(dtype)
+
+
+def masked_mix(local: Tensor, x: Tensor, identity: Tensor, mask: Tensor) -> Tensor:
+    """See :func:`pyreid.ops.masked_mix`."""
+    check_mix_arguments(local, x, identity, mask)
+    dtype = promoted_type(local, x, identity)
+    local, x, identity = (upcast(t.to(dtype)) for t in (local, x, identity))
+    mask = mask.to(x.dtype)[(..., *(None,) * (x.dim() - 2))]
+    return (mask * local + (1 - mask) * F.relu(x + identity)).to(dtype)
+
+
+def gate_and_pool(x: Tensor, gate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """See :func:`pyreid.ops.gate_and_pool.gate_and_pool`."""
+    check_gate_arguments(x, gate)
+    dtype = promoted_type(x, gate)
+    x, gate = upcast(x.to(dtype)), upcast(gate.to(dtype))
+    local = F.relu(torch.sigmoid(gate) * x)
+    rows = local.flatten(2)
+    # argmax takes the lowest index under ties, and the gradient flows to that one alone
+    largest = rows.gather(2, rows.argmax(2, keepdim=True)).squeeze(2)
+    return local.to(dtype), rows.mean(2).to(dtype), largest.to(dtype)
+
+
+def spatial_gate(
+    x: Tensor, weight1: Tensor, weight2: Tensor, *, negative_slope: float = 0.01
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See :func:`pyreid.ops.spatial_gate`."""
+    check_spatial_gate_arguments(x, weight1, weight2, negative_slope)
+    dtype, x = x.dtype, upcast(x)
+    with torch.autocast(x.device.type, enabled=False):  # which would convolve in half precision
+        gate = F.conv2d(x, weight1.to(x.dtype), padding=1, groups=x.shape[1])
+        gate = F.conv2d(F.leaky_relu(gate, negative_slope), weight2.to(x.dtype), padding=1, groups=x.shape[1])
+    local = F.relu(torch.sigmoid(gate) * x)
+    # argmax takes the first position under ties, and the gradient flows to that one alone
+    flat = local.flatten(2)
+    largest = flat.gather(2, flat.argmax(2, keepdim=True)).squeeze(2)
+    return local.to(dtype), flat.mean(2).to(dtype), largest.to(dtype)

@@ -38,8 +38,8 @@ def test_equals_loops(kind: str, margin: float | None, reduction: str, dtype: to
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_more_rows_than_one_panel(device: str) -> None:
-    x, labels = batch(150, 40, torch.float64)
+def test_more_rows_and_columns_than_one_block(device: str) -> None:
+    x, labels = batch(150, 300, torch.float64)
     for kind in KINDS:
         out = gradients(lambda a: triplet(kind)(a, labels.to(a.device), reduction="none"), x.to(device))  # noqa: B023
         expected = gradients(lambda a: triplet(kind, reference)(a, labels, reduction="none"), x)  # noqa: B023

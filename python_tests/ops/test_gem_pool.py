@@ -15,8 +15,8 @@ from pyreid.ops import reference
 from python_tests.ops.checks import DEVICES, ROUNDOFF, assert_close, gradients, tolerance
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
-# below, at and above the widths of the vectors and of a warp, and long enough for a block of threads
-LENGTHS = [1, 2, 5, 15, 16, 17, 33, 49, 128, 1100]
+# below, at and above the widths of the vectors and of groups of threads, and long enough for a block of threads
+LENGTHS = [1, 2, 5, 15, 16, 17, 33, 48, 49, 128, 576, 1100]
 
 
 def computed_in(dtype: torch.dtype) -> torch.dtype:
@@ -295,25 +295,140 @@ def test_empty(shape: tuple[int, ...], device: str) -> None:
 def test_strides_do_not_matter(device: str) -> None:
     x = torch.rand(4, 6, 8, 10, device=device)
     p = 1 + torch.rand(6, device=device)
-    for strided in (x.contiguous(memory_format=torch.channels_last), x.transpose(2, 3), x[:, ::2, 1:, ::3], x[:1] + 0):
+    for strided in (x.transpose(2, 3), x[:, ::2, 1:, ::3], x[:1] + 0, x.permute(1, 0, 2, 3)[:, :3]):
         exponent = p[: strided.shape[1]] if strided.shape[1] == 6 else p[::2]
         ours = [ops.gem_pool(strided, exponent), *gradients(ops.gem_pool, strided, exponent)]
+        assert ours[1].is_contiguous()
         dense = strided.contiguous()
         expected = [ops.gem_pool(dense, exponent.contiguous()), *gradients(ops.gem_pool, dense, exponent.contiguous())]
         assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """The same values with channels last in memory, also for (N, C, L)."""
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+def assert_equal_strides(a: Tensor, b: Tensor) -> None:
+    """Equal strides of dimensions with more than one element."""
+    assert a.shape == b.shape
+    assert [s for s, n in zip(a.stride(), a.shape, strict=True) if n > 1] == [
+        s for s, n in zip(b.stride(), b.shape, strict=True) if n > 1
+    ]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (3, 5, 7, 7),
+        (2, 300, 4, 3),  # more channels than a task on the CPU or a block has, and not whole packs
+        (2, 64, 16, 8),
+        (1, 17, 3, 50),
+        (2, 1, 4, 3),  # contiguous as well
+        (4, 6, 1, 1),  # the same
+        (4, 6, 1, 5),
+        (3, 9, 70),
+        (1, 2, 2, 1),
+    ],
+)
+def test_channels_last(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> None:
+    x = torch.randn(shape)
+    x = torch.where(x.abs() < 0.1, 0.1, x).to(device, dtype)
+    last = channels_last(x)
+    if len(shape) == 4:
+        assert last.is_contiguous(memory_format=torch.channels_last)
+    roundoff = 0 if dtype == computed_in(dtype) else 2 * ROUNDOFF[dtype]
+    for p in (1.0, 2.0, 3.0, 2.6, torch.tensor([2.6]), 1 + 3 * torch.rand(shape[1])):
+        exponent = p.to(device) if isinstance(p, Tensor) else p
+        out = ops.gem_pool(last, exponent)
+        expected = ops.gem_pool(x, exponent)
+        assert out.is_contiguous()
+        torch.testing.assert_close(out, expected, rtol=tolerance(computed_in(dtype)) + roundoff, atol=0)
+        weight = torch.randn(out.shape).to(out)
+        leaves = [a.detach().requires_grad_() for a in (last, x)]
+        ps = [exponent.detach().requires_grad_() for _ in range(2)] if isinstance(exponent, Tensor) else []
+        ours, theirs = (
+            torch.autograd.grad(
+                (ops.gem_pool(leaf, ps[i] if ps else exponent) * weight).sum(), [leaf, ps[i]] if ps else [leaf]
+            )
+            for i, leaf in enumerate(leaves)
+        )
+        assert_equal_strides(ours[0], last)
+        allowed = tolerance(computed_in(dtype)) + roundoff
+        largest = theirs[0].double().abs().max().item()
+        torch.testing.assert_close(ours[0].double(), theirs[0].double(), rtol=0, atol=allowed * largest)
+        if ps:
+            # sums of terms of about 1, one for each row
+            assert_close(ours[1], theirs[1], computed_in(dtype), scale=float(shape[0] * shape[1]))
+
+
+def test_channels_last_is_not_copied() -> None:
+    x = channels_last(torch.rand(2, 8, 4, 4)).requires_grad_()
+    grad = torch.ones(2, 8)
+    with torch.profiler.profile() as profile:
+        torch.autograd.grad(ops.gem_pool(x), x, grad)
+    names = {event.name for event in profile.events()}
+    assert "pyreid::gem_pool" in names
+    assert not names & {"aten::clone", "aten::copy_"}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_channels_last_of_rows_that_need_care(device: str) -> None:
+    x = torch.rand(2, 40, 6, 5)
+    x[0, 3, 2, 2], x[0, 17, 0, 0], x[1, 33, 5, 4], x[1, 5] = torch.nan, torch.inf, -torch.inf, 3e38
+    x[1, 6], x[1, 7, 0, 0] = 1e-37, 3e38
+    last = channels_last(x).to(device)
+    for p in (3.0, 2.5, torch.full((40,), 2.5, device=device)):
+        for eps in (1e-6, float(torch.finfo(torch.float32).tiny)):
+            leaves = [a.detach().requires_grad_() for a in (last, x.to(device))]
+            ours, theirs = (ops.gem_pool(leaf, p, eps=eps) for leaf in leaves)
+            torch.testing.assert_close(ours, theirs, rtol=tolerance(torch.float32), atol=0, equal_nan=True)
+            mine, other = (
+                torch.autograd.grad(a.sum(), leaf)[0] for a, leaf in zip((ours, theirs), leaves, strict=True)
+            )
+            finite = theirs.detach().isfinite()
+            torch.testing.assert_close(mine[finite], other[finite], rtol=tolerance(torch.float32, 2.0), atol=1e-9)
+
+
+def test_channels_last_gradcheck() -> None:
+    x = channels_last(torch.rand(2, 3, 4, 2, dtype=torch.float64) + 0.1).requires_grad_()
+    exponent = (1 + 3 * torch.rand(3, dtype=torch.float64)).requires_grad_()
+    assert torch.autograd.gradcheck(ops.gem_pool, (x, exponent))
+    assert torch.autograd.gradcheck(ops.gem_pool, (x, 3.0))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("shape", [(3, 4, 5, 2), (2, 4, 1, 1), (2, 1, 3, 3), (3, 4, 5)])
+def test_channels_last_opcheck_and_compile(shape: tuple[int, ...], device: str) -> None:
+    x = channels_last(torch.rand(shape)).to(device).requires_grad_()
+    p = torch.full((shape[1],), 2.5, device=device, requires_grad=True)
+    torch.library.opcheck(torch.ops.pyreid.gem_pool, (x, p, 0.0, 1e-6))
+    _, statistics = torch.ops.pyreid.gem_pool(x.detach(), p.detach(), 0.0, 1e-6)
+    arguments = (torch.rand(shape[:2], device=device), x.detach(), statistics, p.detach(), 0.0, 1e-6)
+    torch.library.opcheck(torch.ops.pyreid.gem_pool_backward, arguments)
+    compiled = torch.compile(lambda a, b: ops.gem_pool(a, b).sum(), fullgraph=True, backend="aot_eager")
+    ours = torch.autograd.grad(compiled(x, p), (x, p))
+    expected = torch.autograd.grad(ops.gem_pool(x, p).sum(), (x, p))
+    assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
+    assert_equal_strides(ours[0], x)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("count", [1, 300])
 def test_bits_repeat(count: int, device: str) -> None:
-    x, p = torch.rand(9, 300, 7, 7, device=device), 1 + 3 * torch.rand(count, device=device)
-    runs = [[ops.gem_pool(x, p), *gradients(ops.gem_pool, x, p)] for _ in range(2)]
-    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+    rows, p = torch.rand(9, 300, 7, 7, device=device), 1 + 3 * torch.rand(count, device=device)
+    for x in (rows, channels_last(rows)):
+        runs = [[ops.gem_pool(x, p), *gradients(ops.gem_pool, x, p)] for _ in range(2)]
+        assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
 @pytest.mark.parametrize("count", [1, 300])
-def test_bits_do_not_depend_on_the_number_of_threads(count: int) -> None:
+@pytest.mark.parametrize("last", [False, True])
+def test_bits_do_not_depend_on_the_number_of_threads(last: bool, count: int) -> None:
     x, p = torch.rand(9, 300, 7, 7), 1 + 3 * torch.rand(count)
+    x = channels_last(x) if last else x
     threads, runs = torch.get_num_threads(), []
     try:
         for number in (1, 2, 3):
@@ -326,7 +441,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(count: int) -> None:
 
 @pytest.mark.parametrize("isa", ["baseline", "avx2"])
 def test_on_lesser_instruction_sets(isa: str) -> None:
-    chosen = "equals_loops or equals_reference or no_overflow or nan_and or rounded"
+    chosen = "equals_loops or equals_reference or no_overflow or nan_and or rounded or channels_last"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", chosen],
         env={**os.environ, "PYREID_CPU_ISA": isa},

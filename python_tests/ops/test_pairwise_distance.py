@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import importlib
 import math
 
 import pytest
@@ -11,6 +13,8 @@ from pyreid import ops
 from pyreid.errors import ExtensionError
 from pyreid.ops import _register, reference
 from python_tests.ops.checks import DEVICES, assert_close, gradients
+
+_kernels = importlib.import_module("pyreid.ops.pairwise_distance")  # the function hides the module of its name
 
 METRICS = ["euclidean", "sqeuclidean", "cosine"]
 
@@ -172,6 +176,71 @@ def test_autocast_stays_float32(device: str) -> None:
         out = ops.pairwise_distance(x)
     assert out.dtype == torch.float32
     assert torch.equal(out, ops.pairwise_distance(x))
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_products_on_cuda_run_in_full_float32_and_settings_come_back(raises: bool) -> None:
+    # without a device: the functions that are the operators on CUDA, over kernels that only look
+    settings = torch.backends.cuda.matmul
+    seen: list[tuple[str, bool]] = []
+
+    def look(*arguments: object) -> Tensor | tuple[Tensor, Tensor]:
+        seen.append((settings.fp32_precision, torch.is_autocast_enabled("cuda")))
+        if raises:
+            raise ValueError("no")
+        return (x + 0, x + 0) if len(arguments) == 5 else x + 0
+
+    x, before = torch.rand(2, 2), settings.fp32_precision
+    with torch.library._scoped_library("pyreid", "IMPL") as library:
+        for op in ("_pairwise_distance", "_pairwise_distance_backward"):
+            library.impl(op, look, "CPU")
+        try:
+            settings.fp32_precision = "tf32"
+            # the state only: on a machine without a device entering autocast for it warns
+            torch.set_autocast_enabled("cuda", True)
+            for call in (
+                lambda: _kernels._on_cuda(x, x, "euclidean", True),
+                lambda: _kernels._backward_on_cuda(x, x, x, x, "euclidean"),
+            ):
+                with pytest.raises(ValueError, match="no") if raises else contextlib.nullcontext():
+                    call()
+                assert settings.fp32_precision == "tf32"
+                assert torch.is_autocast_enabled("cuda")
+        finally:
+            settings.fp32_precision = before
+            torch.set_autocast_enabled("cuda", False)
+    assert seen == [("ieee", False)] * 2
+    for op in ("pyreid::pairwise_distance", "pyreid::pairwise_distance_backward"):
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(op, "CUDA")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("metric", METRICS)
+def test_tf32_and_autocast_do_not_matter_on_cuda(metric: str, compiled: bool) -> None:
+    x, y = torch.randn(130, 512, device="cuda"), torch.randn(90, 512, device="cuda")
+
+    def run(a: Tensor, b: Tensor) -> list[Tensor]:
+        leaves = [a.detach().requires_grad_(), b.detach().requires_grad_()]
+        function = torch.compile(ops.pairwise_distance, fullgraph=True) if compiled else ops.pairwise_distance
+        out = function(*leaves, metric=metric)
+        return [out.detach(), *torch.autograd.grad(out, leaves, torch.ones_like(out))]
+
+    expected = run(x, y)
+    settings = torch.backends.cuda.matmul
+    before = settings.fp32_precision
+    try:
+        settings.fp32_precision = "tf32"
+        torch._dynamo.reset()
+        allowed = run(x, y)
+        with torch.autocast("cuda", dtype=torch.bfloat16):  # the backward pass, too, runs inside
+            cast = run(x, y)
+        assert settings.fp32_precision == "tf32"
+    finally:
+        settings.fp32_precision = before
+    for a, b, c in zip(expected, allowed, cast, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
 
 
 def test_second_derivative_is_refused() -> None:

@@ -11,14 +11,26 @@ from torch.autograd import forward_ad
 
 from pyreid import ops
 from pyreid.losses import BatchHardTripletLoss, BatchSoftTripletLoss
+from pyreid.ops.gate_and_pool import gate_and_pool
 
 LABELS = torch.arange(4).repeat(2)
+FILTERS = torch.ones(1, 1, 3, 3) / 9
+
+
+def gate(x: Tensor) -> Tensor:
+    local, avg, largest = ops.spatial_gate(x[None, None], FILTERS, FILTERS)
+    return local.sum() + avg.sum() + largest.sum()
+
+
 CALLS: dict[str, Callable[[Tensor], Tensor]] = {
     "pairwise_distance": lambda x: ops.pairwise_distance(x).sum(),
     "batch_hard_triplet": lambda x: ops.batch_hard_triplet(x, LABELS),
     "batch_soft_triplet": lambda x: ops.batch_soft_triplet(x, LABELS),
     "nearest_neighbors": lambda x: ops.nearest_neighbors(x, x, 3)[0].sum(),
     "gem_pool": lambda x: ops.gem_pool(x[None]).sum(),
+    "masked_mix": lambda x: ops.masked_mix(x[None], x[None], x[None], x[:, 0]).sum(),
+    "gate_and_pool": lambda x: gate_and_pool(x[None], x[None])[0].sum(),
+    "spatial_gate": gate,
 }
 
 
@@ -43,13 +55,9 @@ def test_functional_gradients_are_refused(name: str) -> None:
 @pytest.mark.parametrize("name", CALLS)
 def test_compiles_with_dynamic_shapes(name: str) -> None:
     def call(x: Tensor, labels: Tensor) -> Tensor:
-        if name == "pairwise_distance":
-            return ops.pairwise_distance(x).sum()
-        if name == "nearest_neighbors":
-            return ops.nearest_neighbors(x, x, 3)[0].sum()
-        if name == "gem_pool":
-            return ops.gem_pool(x[None]).sum()
-        return getattr(ops, name)(x, labels, margin=0.3)
+        if name.startswith("batch"):
+            return getattr(ops, name)(x, labels, margin=0.3)
+        return CALLS[name](x)
 
     torch._dynamo.reset()
     compiled = torch.compile(call, fullgraph=True, dynamic=True, backend="aot_eager")

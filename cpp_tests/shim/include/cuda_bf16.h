@@ -40,3 +40,8 @@ inline __nv_bfloat16 __ushort_as_bfloat16(unsigned short bits) {
   return x;
 }
 inline bool __hisnan(__nv_bfloat16 x) { return (x.bits & 0x7fffu) > 0x7f80u; }
+// NaN if either is
+inline __nv_bfloat16 __hmax_nan(__nv_bfloat16 x, __nv_bfloat16 y) { return __hisnan(x) || float(x) > float(y) ? x : y; }
+inline __nv_bfloat162 __hmax2_nan(__nv_bfloat162 v, __nv_bfloat162 w) {
+  return {__hmax_nan(v.x, w.x), __hmax_nan(v.y, w.y)};
+}

@@ -42,3 +42,6 @@ inline __half __ushort_as_half(unsigned short bits) {
   return x;
 }
 inline bool __hisnan(__half x) { return (x.bits & 0x7fffu) > 0x7c00u; }
+// NaN if either is
+inline __half __hmax_nan(__half x, __half y) { return __hisnan(x) || float(x) > float(y) ? x : y; }
+inline __half2 __hmax2_nan(__half2 v, __half2 w) { return {__hmax_nan(v.x, w.x), __hmax_nan(v.y, w.y)}; }

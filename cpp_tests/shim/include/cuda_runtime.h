@@ -1,5 +1,6 @@
 // Stands in for the toolkit's header of this name: the language of CUDA, mapped onto cpp_tests/shim/shim.h.
 #pragma once
+#define PYREID_SHIM
 #include <math.h>
 
 #include <cmath>
@@ -31,12 +32,14 @@
 #define PYREID_GRID_CAP int64_t{5}
 
 #define PYREID_UNPACK(...) __VA_ARGS__
-#define PYREID_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                 \
-  do {                                                                                                \
-    [[maybe_unused]] const cudaStream_t pyreid_stream = (stream);                                     \
-    ::pyreid::shim::launch(#kernel, reinterpret_cast<const void*>(PYREID_UNPACK kernel),              \
-                           ::pyreid::shim::Site{__FILE__, __LINE__}, (grid), (block), (shared_bytes), \
-                           [&] { PYREID_UNPACK kernel(__VA_ARGS__); });                               \
+#define PYREID_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  PYREID_LAUNCH_CLUSTERS(kernel, grid, block, 1, shared_bytes, stream, __VA_ARGS__)
+#define PYREID_LAUNCH_CLUSTERS(kernel, grid, block, cluster, shared_bytes, stream, ...)                         \
+  do {                                                                                                          \
+    [[maybe_unused]] const cudaStream_t pyreid_stream = (stream);                                               \
+    ::pyreid::shim::launch(                                                                                     \
+        #kernel, reinterpret_cast<const void*>(PYREID_UNPACK kernel), ::pyreid::shim::Site{__FILE__, __LINE__}, \
+        (grid), (block), (shared_bytes), [&] { PYREID_UNPACK kernel(__VA_ARGS__); }, (cluster));                \
   } while (0)
 
 extern uint3 threadIdx, blockIdx;
@@ -57,6 +60,16 @@ inline int __syncthreads_or(int predicate, pyreid::shim::Site site = pyreid::shi
 inline int __syncthreads_and(int predicate, pyreid::shim::Site site = pyreid::shim::Site::here()) {
   return pyreid::shim::detail::count_at_barrier("__syncthreads_and", predicate == 0, site) == 0;
 }
+
+// Clusters (csrc/cuda/cluster.cuh)
+
+namespace pyreid::cuda {
+inline void cluster_barrier(shim::Site site = shim::Site::here()) { shim::detail::cluster_barrier(site); }
+template <class T>
+const T* in_block(const T* p, unsigned rank) {
+  return static_cast<const T*>(shim::detail::in_block(p, rank));
+}
+}  // namespace pyreid::cuda
 
 // Warp collectives
 

@@ -1,6 +1,7 @@
 #include "csrc/cpu/simd/batch_soft_triplet.h"
 
 #include "csrc/cpu/simd/math.h"
+#include "csrc/cpu/simd/transpose.h"
 #include "csrc/cpu/simd/vector.h"
 
 namespace pyreid::cpu::PYREID_ISA {
@@ -24,20 +25,6 @@ inline void for_each_vector(const Int<T>* identities, int64_t i, int64_t b, Body
     // Identities are not negative: the lanes past the end have none in common with the anchor.
     const IntVec<T> same = load_partial(identities + j, b - j, Int<T>(-1)) == identity;
     body(j, b - j, same & (at != anchor), ~same & (at < static_cast<Int<T>>(b)));
-  }
-}
-
-template <class T>
-inline Vec<T> load_up_to(const T* p, int64_t n) {
-  return n == kLanes<T> ? load(p) : load_partial(p, n, T(0));
-}
-
-template <class T>
-inline void store_up_to(T* p, Vec<T> v, int64_t n) {
-  if (n == kLanes<T>) {
-    store(p, v);
-  } else {
-    store_partial(p, v, n);
   }
 }
 
@@ -89,15 +76,42 @@ void mean_gradients_impl(const T* distances, const Int<T>* identities, int64_t i
   });
 }
 
+template <class T>
+void pair_weights_impl(const T* weights, const T* grads, int64_t first, int64_t last, int64_t b, T* sums) {
+  constexpr int64_t kStep = kLanes<T>;
+  for (int64_t i0 = first; i0 < last; i0 += kStep) {
+    const int64_t rows = last - i0 < kStep ? last - i0 : kStep;
+    for (int64_t j0 = 0; j0 < b; j0 += kStep) {
+      const int64_t columns = b - j0 < kStep ? b - j0 : kStep;
+      const Vec<T> column_grads = load_up_to(grads + j0, columns);
+      Vec<T> others[kStep];
+#pragma GCC unroll 16
+      for (int64_t j = 0; j < kStep; ++j) {
+        others[j] = j < columns ? load_up_to(weights + (j0 + j) * b + i0, rows) : Vec<T>{};
+      }
+      transpose<T>(others);
+#pragma GCC unroll 16
+      for (int64_t i = 0; i < kStep; ++i) {
+        if (i >= rows) break;
+        const int64_t at = (i0 + i) * b + j0;
+        store_up_to(sums + at, grads[i0 + i] * load_up_to(weights + at, columns) + column_grads * others[i], columns);
+      }
+    }
+  }
+}
+
 // In registers: kRows x kColumns sums, kColumns of the other row, a weight and a difference; with the 32 registers of
 // AVX-512 the kRows x kColumns own features too. At least 8 sums hide the latency of the multiply-add.
 constexpr int64_t kRows = 4;
 constexpr int64_t kColumns = PYREID_VECTOR_BYTES == 64 ? 3 : 2;
+// The strip of so many other rows stays in the first-level cache.
+constexpr int64_t kPanelRows = 128;
 
-// `packed` holds the columns of y, one row after the other.
+// `packed` holds the columns of the other rows, one row after the other.
 template <int64_t kTileRows, int64_t kTileColumns, class T, class Load, class Store>
-inline __attribute__((always_inline)) void tile(const T* x, const Vec<T>* packed, int64_t rows_y, int64_t d,
-                                                const T* weights, bool first, T* out, Load load_at, Store store_at) {
+inline __attribute__((always_inline)) void tile(const T* x, const Vec<T>* packed, int64_t others, int64_t d,
+                                                const T* weights, int64_t b, bool first, T* out, Load load_at,
+                                                Store store_at) {
   Vec<T> own[kTileRows][kTileColumns], sums[kTileRows][kTileColumns];
 #pragma GCC unroll 4
   for (int64_t i = 0; i < kTileRows; ++i) {
@@ -107,13 +121,13 @@ inline __attribute__((always_inline)) void tile(const T* x, const Vec<T>* packed
       sums[i][c] = first ? Vec<T>{} : load_at(out + i * d + c * kLanes<T>);
     }
   }
-  for (int64_t j = 0; j < rows_y; ++j) {
+  for (int64_t j = 0; j < others; ++j) {
     Vec<T> other[kTileColumns];
 #pragma GCC unroll 4
     for (int64_t c = 0; c < kTileColumns; ++c) other[c] = packed[j * kTileColumns + c];
 #pragma GCC unroll 4
     for (int64_t i = 0; i < kTileRows; ++i) {
-      const T weight = weights[i * kPanelRows + j];
+      const T weight = weights[i * b + j];
 #pragma GCC unroll 4
       for (int64_t c = 0; c < kTileColumns; ++c) sums[i][c] += weight * (own[i][c] - other[c]);
     }
@@ -125,49 +139,49 @@ inline __attribute__((always_inline)) void tile(const T* x, const Vec<T>* packed
   }
 }
 
-// All rows of x for kTileColumns vectors of columns. The rows of y are often a power of two apart and would push each
-// other out of the first-level cache: they are packed first.
+// kTileColumns vectors of columns. The rows are often a power of two apart and would push each other out of the
+// first-level cache: the other rows are packed first.
 template <int64_t kTileColumns, class T, class Load, class Store>
-inline void strip(const T* x, int64_t rows_x, const T* y, int64_t rows_y, int64_t d, const T* weights, bool first,
-                  T* out, Load load_at, Store store_at) {
+inline void strip(const T* x, const T* weights, int64_t first, int64_t last, int64_t b, int64_t d, T* out, Load load_at,
+                  Store store_at) {
   Vec<T> packed[kPanelRows * kTileColumns];
-  for (int64_t j = 0; j < rows_y; ++j) {
-    for (int64_t c = 0; c < kTileColumns; ++c) packed[j * kTileColumns + c] = load_at(y + j * d + c * kLanes<T>);
-  }
-  int64_t i = 0;
-  for (; i + kRows <= rows_x; i += kRows) {
-    tile<kRows, kTileColumns>(x + i * d, packed, rows_y, d, weights + i * kPanelRows, first, out + i * d, load_at,
-                              store_at);
-  }
-  for (; i < rows_x; ++i) {
-    tile<1, kTileColumns>(x + i * d, packed, rows_y, d, weights + i * kPanelRows, first, out + i * d, load_at,
-                          store_at);
+  for (int64_t j0 = 0; j0 < b; j0 += kPanelRows) {
+    const int64_t others = b - j0 < kPanelRows ? b - j0 : kPanelRows;
+    for (int64_t j = 0; j < others; ++j) {
+#pragma GCC unroll 4
+      for (int64_t c = 0; c < kTileColumns; ++c)
+        packed[j * kTileColumns + c] = load_at(x + (j0 + j) * d + c * kLanes<T>);
+    }
+    const auto rows = [&]<int64_t kTileRows>(int64_t i) __attribute__((always_inline)) {
+      tile<kTileRows, kTileColumns>(x + i * d, packed, others, d, weights + i * b + j0, b, j0 == 0, out + i * d,
+                                    load_at, store_at);
+    };
+    int64_t i = first;
+    for (; i + kRows <= last; i += kRows) rows.template operator()<kRows>(i);
+    for (; i < last; ++i) rows.template operator()<1>(i);
   }
 }
 
 template <class T>
-void add_weighted_differences_impl(const T* x, int64_t rows_x, const T* y, int64_t rows_y, int64_t d, const T* weights,
-                                   bool first, T* out) {
+void weighted_difference_sums_impl(const T* x, const T* weights, int64_t first, int64_t last, int64_t begin,
+                                   int64_t end, int64_t b, int64_t d, T* out) {
   constexpr int64_t kStep = kLanes<T>;
   const auto load_all = [](const T* p) __attribute__((always_inline)) { return load(p); };
   const auto store_all = [](T* p, Vec<T> v) __attribute__((always_inline)) { store(p, v); };
-  int64_t k = 0;
-  for (; k + kColumns * kStep <= d; k += kColumns * kStep) {
-    strip<kColumns>(x + k, rows_x, y + k, rows_y, d, weights, first, out + k, load_all, store_all);
+  int64_t k = begin;
+  for (; k + kColumns * kStep <= end; k += kColumns * kStep) {
+    strip<kColumns>(x + k, weights, first, last, b, d, out + k, load_all, store_all);
   }
   if constexpr (kColumns > 2) {
-    for (; k + 2 * kStep <= d; k += 2 * kStep) {
-      strip<2>(x + k, rows_x, y + k, rows_y, d, weights, first, out + k, load_all, store_all);
+    for (; k + 2 * kStep <= end; k += 2 * kStep) {
+      strip<2>(x + k, weights, first, last, b, d, out + k, load_all, store_all);
     }
   }
-  for (; k + kStep <= d; k += kStep) {
-    strip<1>(x + k, rows_x, y + k, rows_y, d, weights, first, out + k, load_all, store_all);
-  }
-  if (k < d) {
-    const int64_t rest = d - k;
+  for (; k + kStep <= end; k += kStep) strip<1>(x + k, weights, first, last, b, d, out + k, load_all, store_all);
+  if (k < end) {
+    const int64_t rest = end - k;
     strip<1>(
-        x + k, rows_x, y + k, rows_y, d, weights, first, out + k,
-        [rest](const T* p) { return load_partial(p, rest, T(0)); },
+        x + k, weights, first, last, b, d, out + k, [rest](const T* p) { return load_partial(p, rest, T(0)); },
         [rest](T* p, Vec<T> v) { store_partial(p, v, rest); });
   }
 }
@@ -183,9 +197,12 @@ void add_weighted_differences_impl(const T* x, int64_t rows_x, const T* y, int64
                       const WeightedMean<T>& positive, const WeightedMean<T>& negative, T* exponentials) {             \
     mean_gradients_impl(distances, identities, i, b, positive, negative, exponentials);                                \
   }                                                                                                                    \
-  void add_weighted_differences(const T* x, int64_t rows_x, const T* y, int64_t rows_y, int64_t d, const T* weights,   \
-                                bool first, T* out) {                                                                  \
-    add_weighted_differences_impl(x, rows_x, y, rows_y, d, weights, first, out);                                       \
+  void pair_weights(const T* weights, const T* grads, int64_t first, int64_t last, int64_t b, T* sums) {               \
+    pair_weights_impl(weights, grads, first, last, b, sums);                                                           \
+  }                                                                                                                    \
+  void weighted_difference_sums(const T* x, const T* weights, int64_t first, int64_t last, int64_t begin, int64_t end, \
+                                int64_t b, int64_t d, T* out) {                                                        \
+    weighted_difference_sums_impl(x, weights, first, last, begin, end, b, d, out);                                     \
   }
 
 PYREID_DEFINE_SOFT_TRIPLET(float, int32_t)

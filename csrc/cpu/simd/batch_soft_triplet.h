@@ -14,9 +14,8 @@ struct WeightedMean {
   T mean;   // of d - shift
 };
 
-// Rows of features that one call of add_weighted_differences combines.
-inline constexpr int64_t kGroupRows = 32;
-inline constexpr int64_t kPanelRows = 128;
+// Columns of x that one call of weighted_difference_sums is best given: whole tiles of vectors, in bytes.
+inline constexpr int64_t kStripBytes = 192;
 
 }  // namespace pyreid::cpu
 
@@ -29,10 +28,13 @@ inline constexpr int64_t kPanelRows = 128;
   /* distances; 0 where a distance is 0, and for the anchor itself.                                                */  \
   void mean_gradients(const T* distances, const Int* identities, int64_t i, int64_t b,                                 \
                       const WeightedMean<T>& positive, const WeightedMean<T>& negative, T* exponentials);              \
-  /* out_i (+)= sum over j of weights[i * kPanelRows + j] * (x_i - y_j) for rows_x <= kGroupRows rows of x and    */   \
-  /* rows_y <= kPanelRows of y; rows are d apart. The first call for a row sets, later ones add.                   */  \
-  void add_weighted_differences(const T* x, int64_t rows_x, const T* y, int64_t rows_y, int64_t d, const T* weights,   \
-                                bool first, T* out);
+  /* sums[i, j] = grads[i] * weights[i, j] + grads[j] * weights[j, i] for the rows i of [first, last); the matrices */ \
+  /* are [B, B]                                                                                                    */  \
+  void pair_weights(const T* weights, const T* grads, int64_t first, int64_t last, int64_t b, T* sums);                \
+  /* out_i = sum over j of weights[i, j] * (x_i - x_j) for the rows i of [first, last) and the columns [begin, end) */ \
+  /* of x and out, which are [B, D]                                                                                */  \
+  void weighted_difference_sums(const T* x, const T* weights, int64_t first, int64_t last, int64_t begin, int64_t end, \
+                                int64_t b, int64_t d, T* out);
 
 namespace pyreid::cpu {
 PYREID_DECLARE_SIMD(PYREID_SOFT_TRIPLET_DECLARATIONS(float, int32_t) PYREID_SOFT_TRIPLET_DECLARATIONS(double, int64_t))

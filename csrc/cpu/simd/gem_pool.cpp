@@ -146,6 +146,84 @@ void gradient_row_impl(const S* x, int64_t n, T largest, T p, T eps, T scale, S*
   }
 }
 
+// Columns: a vector holds neighbouring channels, and what has been summed of them is kept in memory (the first-level
+// cache), so that x is read in the order in which it lies.
+
+// The channels from i on: a whole vector, or the last count - i of them with ones in the other lanes.
+template <class T>
+inline Vec<T> load_channels(const T* p, int64_t i, int64_t count) {
+  return i + kLanes<T> <= count ? load(p + i) : load_partial(p + i, count - i, T(1));
+}
+template <class T>
+inline void store_channels(T* p, Vec<T> v, int64_t i, int64_t count) {
+  if (i + kLanes<T> <= count) {
+    store(p + i, v);
+  } else {
+    store_partial(p + i, v, count - i);
+  }
+}
+template <class S>
+inline Vec<Compute<S>> load_position(const S* p, int64_t i, int64_t count) {
+  return i + kLanes<Compute<S>> <= count ? load_values(p + i) : load_some(p + i, count - i);
+}
+
+template <class S, class T>
+void columns_largest_impl(const S* x, int64_t n, int64_t stride, int64_t count, T* largest) {
+  for (int64_t position = 0; position < n; ++position) {
+    const S* row = x + position * stride;
+    for (int64_t i = 0; i < count; i += kLanes<T>) {
+      const Vec<T> best = load_channels(largest, i, count);
+      store_channels(largest, larger_or_nan<T>(best, load_position(row, i, count)), i, count);
+    }
+  }
+}
+
+template <int kPower, bool kLog, class S, class T>
+void columns_power_sums_impl(const S* x, int64_t n, int64_t stride, int64_t count, const T* largest, const T* p, T eps,
+                             T* sum, T* log_sum) {
+  for (int64_t position = 0; position < n; ++position) {
+    const S* row = x + position * stride;
+    for (int64_t i = 0; i < count; i += kLanes<T>) {
+      const Vec<T> u = clamp_from_below<T>(load_position(row, i, count), eps) / load_channels(largest, i, count);
+      Vec<T> power, log;
+      if constexpr (kLog || kPower == kGeneral) {
+        log = log2<T>(u);
+        power = exp2<T>(load_channels(p, i, count) * log);
+      } else {
+        power = integer_power<kPower, T>(u);
+      }
+      store_channels<T>(sum, load_channels(sum, i, count) + power, i, count);
+      if constexpr (kLog) store_channels<T>(log_sum, load_channels(log_sum, i, count) + power * log, i, count);
+    }
+  }
+}
+
+// kPower is p - 1 here
+template <int kPower, class S, class T>
+void columns_gradient_impl(const S* x, int64_t n, int64_t stride, int64_t count, const T* largest, const T* p, T eps,
+                           const T* scale, S* dx) {
+  for (int64_t position = 0; position < n; ++position) {
+    const S* row = x + position * stride;
+    S* out = dx + position * stride;
+    for (int64_t i = 0; i < count; i += kLanes<T>) {
+      const Vec<T> values = load_position(row, i, count);
+      const Vec<T> u = clamp_from_below<T>(values, eps) / load_channels(largest, i, count);
+      Vec<T> power;
+      if constexpr (kPower == kGeneral) {
+        power = exp2<T>((load_channels(p, i, count) - T(1)) * log2<T>(u));
+      } else {
+        power = integer_power<kPower, T>(u);
+      }
+      const Vec<T> gradient = values < eps ? Vec<T>{} : power * load_channels(scale, i, count);
+      if (i + kLanes<T> <= count) {
+        store_values(out + i, gradient);
+      } else {
+        store_some(out + i, gradient, count - i);
+      }
+    }
+  }
+}
+
 template <class S, class T>
 void load_impl(const S* x, int64_t n, T* values) {
   int64_t i = 0;
@@ -192,22 +270,42 @@ void finish_impl(const T* largest, const double* sum, const double* log_sum, con
 
 }  // namespace
 
-#define PYREID_DEFINE_GEM_ROW(S, T)                                                                      \
-  T gem_largest(const S* x, int64_t n, T eps) { return largest_impl(x, n, eps); }                        \
-  void gem_power_sums(const S* x, int64_t n, T largest, T p, T eps, double* sum, double* log_sum) {      \
-    if (log_sum != nullptr) return power_sums_impl<kGeneral, true>(x, n, largest, p, eps, sum, log_sum); \
-    if (p == T(3)) return power_sums_impl<3, false>(x, n, largest, p, eps, sum, log_sum);                \
-    if (p == T(2)) return power_sums_impl<2, false>(x, n, largest, p, eps, sum, log_sum);                \
-    if (p == T(1)) return power_sums_impl<1, false>(x, n, largest, p, eps, sum, log_sum);                \
-    power_sums_impl<kGeneral, false>(x, n, largest, p, eps, sum, log_sum);                               \
-  }                                                                                                      \
-  void gem_gradient_row(const S* x, int64_t n, T largest, T p, T eps, T scale, S* dx) {                  \
-    if (p == T(3)) return gradient_row_impl<2>(x, n, largest, p, eps, scale, dx);                        \
-    if (p == T(2)) return gradient_row_impl<1>(x, n, largest, p, eps, scale, dx);                        \
-    if (p == T(1)) return gradient_row_impl<0>(x, n, largest, p, eps, scale, dx);                        \
-    gradient_row_impl<kGeneral>(x, n, largest, p, eps, scale, dx);                                       \
-  }                                                                                                      \
-  void gem_load(const S* x, int64_t n, T* values) { load_impl(x, n, values); }                           \
+#define PYREID_DEFINE_GEM_ROW(S, T)                                                                               \
+  T gem_largest(const S* x, int64_t n, T eps) { return largest_impl(x, n, eps); }                                 \
+  void gem_power_sums(const S* x, int64_t n, T largest, T p, T eps, double* sum, double* log_sum) {               \
+    if (log_sum != nullptr) return power_sums_impl<kGeneral, true>(x, n, largest, p, eps, sum, log_sum);          \
+    if (p == T(3)) return power_sums_impl<3, false>(x, n, largest, p, eps, sum, log_sum);                         \
+    if (p == T(2)) return power_sums_impl<2, false>(x, n, largest, p, eps, sum, log_sum);                         \
+    if (p == T(1)) return power_sums_impl<1, false>(x, n, largest, p, eps, sum, log_sum);                         \
+    power_sums_impl<kGeneral, false>(x, n, largest, p, eps, sum, log_sum);                                        \
+  }                                                                                                               \
+  void gem_gradient_row(const S* x, int64_t n, T largest, T p, T eps, T scale, S* dx) {                           \
+    if (p == T(3)) return gradient_row_impl<2>(x, n, largest, p, eps, scale, dx);                                 \
+    if (p == T(2)) return gradient_row_impl<1>(x, n, largest, p, eps, scale, dx);                                 \
+    if (p == T(1)) return gradient_row_impl<0>(x, n, largest, p, eps, scale, dx);                                 \
+    gradient_row_impl<kGeneral>(x, n, largest, p, eps, scale, dx);                                                \
+  }                                                                                                               \
+  void gem_columns_largest(const S* x, int64_t n, int64_t stride, int64_t count, T* largest) {                    \
+    columns_largest_impl(x, n, stride, count, largest);                                                           \
+  }                                                                                                               \
+  void gem_columns_power_sums(const S* x, int64_t n, int64_t stride, int64_t count, const T* largest, const T* p, \
+                              T uniform, T eps, T* sum, T* log_sum) {                                             \
+    const auto run = log_sum != nullptr ? columns_power_sums_impl<kGeneral, true, S, T>                           \
+                     : uniform == T(3)  ? columns_power_sums_impl<3, false, S, T>                                 \
+                     : uniform == T(2)  ? columns_power_sums_impl<2, false, S, T>                                 \
+                     : uniform == T(1)  ? columns_power_sums_impl<1, false, S, T>                                 \
+                                        : columns_power_sums_impl<kGeneral, false, S, T>;                         \
+    run(x, n, stride, count, largest, p, eps, sum, log_sum);                                                      \
+  }                                                                                                               \
+  void gem_columns_gradient(const S* x, int64_t n, int64_t stride, int64_t count, const T* largest, const T* p,   \
+                            T uniform, T eps, const T* scale, S* dx) {                                            \
+    const auto run = uniform == T(3)   ? columns_gradient_impl<2, S, T>                                           \
+                     : uniform == T(2) ? columns_gradient_impl<1, S, T>                                           \
+                     : uniform == T(1) ? columns_gradient_impl<0, S, T>                                           \
+                                       : columns_gradient_impl<kGeneral, S, T>;                                   \
+    run(x, n, stride, count, largest, p, eps, scale, dx);                                                         \
+  }                                                                                                               \
+  void gem_load(const S* x, int64_t n, T* values) { load_impl(x, n, values); }                                    \
   void gem_store(const T* values, int64_t n, S* x) { store_impl(values, n, x); }
 
 #define PYREID_DEFINE_GEM(T)                                                                                       \

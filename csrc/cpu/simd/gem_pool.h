@@ -5,15 +5,22 @@
 #include "csrc/cpu/half.h"
 #include "csrc/cpu/isa.h"
 
-#define PYREID_GEM_ROW_DECLARATIONS(S, T)                                                               \
-  /* max v, NaN if there is one */                                                                      \
-  T gem_largest(const S* x, int64_t n, T eps);                                                          \
-  /* sum of u^p, and of u^p log2 u unless log_sum is null, over u = v / largest; normal numbers only */ \
-  void gem_power_sums(const S* x, int64_t n, T largest, T p, T eps, double* sum, double* log_sum);      \
-  /* dx = scale u^(p - 1) where x >= eps, else 0; normal numbers only */                                \
-  void gem_gradient_row(const S* x, int64_t n, T largest, T p, T eps, T scale, S* dx);                  \
-  /* for the rows that need care: values as they are, and rounded back to storage */                    \
-  void gem_load(const S* x, int64_t n, T* values);                                                      \
+#define PYREID_GEM_ROW_DECLARATIONS(S, T)                                                                            \
+  /* max v, NaN if there is one */                                                                                   \
+  T gem_largest(const S* x, int64_t n, T eps);                                                                       \
+  /* sum of u^p, and of u^p log2 u unless log_sum is null, over u = v / largest; normal numbers only */              \
+  void gem_power_sums(const S* x, int64_t n, T largest, T p, T eps, double* sum, double* log_sum);                   \
+  /* dx = scale u^(p - 1) where x >= eps, else 0; normal numbers only */                                             \
+  void gem_gradient_row(const S* x, int64_t n, T largest, T p, T eps, T scale, S* dx);                               \
+  /* The same for columns: `count` channels that are neighbours, n values of each, `stride` apart. `largest` is read \
+     and written, sums are added to; p holds one exponent for each channel, all of them `uniform` unless it is 0. */ \
+  void gem_columns_largest(const S* x, int64_t n, int64_t stride, int64_t count, T* largest);                        \
+  void gem_columns_power_sums(const S* x, int64_t n, int64_t stride, int64_t count, const T* largest, const T* p,    \
+                              T uniform, T eps, T* sum, T* log_sum);                                                 \
+  void gem_columns_gradient(const S* x, int64_t n, int64_t stride, int64_t count, const T* largest, const T* p,      \
+                            T uniform, T eps, const T* scale, S* dx);                                                \
+  /* for the rows that need care: values as they are, and rounded back to storage */                                 \
+  void gem_load(const S* x, int64_t n, T* values);                                                                   \
   void gem_store(const T* values, int64_t n, S* x);
 
 #define PYREID_GEM_DECLARATIONS(T)                                                                                 \

@@ -3,18 +3,17 @@
 
 #include "csrc/cpu/isa.h"
 
-namespace pyreid::cpu {
-
-// Rows of each side of a block of pairs.
-inline constexpr int64_t kBlockRows = 8;
-
-}  // namespace pyreid::cpu
-
-#define PYREID_SELF_DISTANCES_DECLARATIONS(T)                                                                       \
-  /* squared[i * kBlockRows + j] = |a_i - b_j|^2 for the first rows_a <= kBlockRows rows of a and rows_b of b,   */ \
-  /* whose rows are d apart. A pair's value does not depend on its place in the block. With a == b each pair is  */ \
-  /* summed once.                                                                                                */ \
-  void block_squared_distances(const T* a, int64_t rows_a, const T* b, int64_t rows_b, int64_t d, T* squared);
+#define PYREID_SELF_DISTANCES_DECLARATIONS(T)                                                                        \
+  /* Rows of a strip, which stand side by side: packed[(strip * d + k) * strip_rows + r] is column k of row          \
+     strip * strip_rows + r, and 0 past the last row. The argument chooses the type.                              */ \
+  int64_t strip_rows(T);                                                                                             \
+  /* Packs the columns [begin, end) of a strip of x [B, D].                                                       */ \
+  void pack_strip(const T* x, int64_t b, int64_t d, int64_t strip, int64_t begin, int64_t end, T* packed);           \
+  /* Tiles of pairs that cover the lower triangle of the matrix of distances, and the pairs of a tile at most.    */ \
+  int64_t count_tiles(int64_t b, T);                                                                                 \
+  int64_t tile_pairs(T);                                                                                             \
+  /* Writes the pairs of the tiles [begin, end) and their mirror images into squared [B, B].                      */ \
+  void squared_distances(const T* packed, int64_t b, int64_t d, int64_t begin, int64_t end, T* squared);
 
 namespace pyreid::cpu {
 PYREID_DECLARE_SIMD(PYREID_SELF_DISTANCES_DECLARATIONS(float) PYREID_SELF_DISTANCES_DECLARATIONS(double))

@@ -67,6 +67,21 @@ inline void store_partial(T* p, Vec<T> v, int64_t n) {
   memcpy(p, &v, static_cast<size_t>(n) * sizeof(T));
 }
 
+// The same for n <= kLanes.
+template <class T>
+inline Vec<T> load_up_to(const T* p, int64_t n) {
+  return n == kLanes<T> ? load(p) : load_partial(p, n, T(0));
+}
+
+template <class T>
+inline void store_up_to(T* p, Vec<T> v, int64_t n) {
+  if (n == kLanes<T>) {
+    store(p, v);
+  } else {
+    store_partial(p, v, n);
+  }
+}
+
 template <class T, int64_t kWidth>
 struct Sum {
   typedef T Whole __attribute__((vector_size(kWidth * sizeof(T))));
