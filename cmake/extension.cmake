@@ -50,8 +50,10 @@ function(torch_library name out)
 endfunction()
 
 file(GLOB PYREID_OPS CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/ops/*.cpp)
+file(GLOB PYREID_CPU_ONLY_OPS CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/ops/cpu_only/*.cpp)
 
-# csrc/ops is compiled into both libraries: for CPU tensors with the schemas, and for CUDA tensors.
+# csrc/ops is compiled into both libraries: for CPU tensors with the schemas, and for CUDA tensors. csrc/ops/cpu_only
+# holds operators without CUDA kernels.
 function(add_ops_library name)
   add_library(${name} MODULE ${PYREID_OPS} ${ARGN})
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
@@ -66,7 +68,7 @@ function(add_ops_library name)
 endfunction()
 
 add_cpu_kernels(cpu_kernels)
-add_ops_library(pyreid_cpu)
+add_ops_library(pyreid_cpu ${PYREID_CPU_ONLY_OPS})
 target_link_libraries(pyreid_cpu PRIVATE cpu_kernels)
 
 if(PYREID_CUDA STREQUAL "AUTO")

@@ -11,25 +11,29 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pyreid import cli, data, evaluation, layers, losses, models, ops, report, training
+    from pyreid import cli, data, evaluation, layers, losses, models, ops, report, retrieval, training
     from pyreid._build_info import BuildInfo, info
     from pyreid.evaluation import EvaluationResult, evaluate
     from pyreid.models import create_model, list_models
+    from pyreid.retrieval.k_reciprocal import KReciprocal, k_reciprocal
 
 __version__ = _version("pyreid")
 
-_MODULES = {"cli", "data", "evaluation", "layers", "losses", "models", "ops", "report", "training"}
+_MODULES = {"cli", "data", "evaluation", "layers", "losses", "models", "ops", "report", "retrieval", "training"}
 _NAMES = {
     "BuildInfo": "pyreid._build_info",
     "EvaluationResult": "pyreid.evaluation",
+    "KReciprocal": "pyreid.retrieval",
     "create_model": "pyreid.models",
     "evaluate": "pyreid.evaluation",
     "info": "pyreid._build_info",
+    "k_reciprocal": "pyreid.retrieval",
     "list_models": "pyreid.models",
 }
 __all__ = [
     "BuildInfo",
     "EvaluationResult",
+    "KReciprocal",
     "__version__",
     "cli",
     "create_model",
@@ -37,12 +41,14 @@ __all__ = [
     "evaluate",
     "evaluation",
     "info",
+    "k_reciprocal",
     "layers",
     "list_models",
     "losses",
     "models",
     "ops",
     "report",
+    "retrieval",
     "training",
 ]
 

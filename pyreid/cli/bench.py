@@ -24,7 +24,7 @@ def bench(
     ] = Path(),
     repeats: Annotated[int | None, typer.Option(min=1, help="Timed rounds; default: each its own number.")] = None,
     fetch_peers: Annotated[
-        bool, typer.Option("--fetch-peers", help="Get fast-reid's and torchreid's evaluators from PyPI, if missing.")
+        bool, typer.Option("--fetch-peers", help="Get fast-reid's and torchreid's files from PyPI, if missing.")
     ] = False,
     peers: Annotated[Path | None, typer.Option(help="Folder with the files of those peers.")] = None,
 ) -> None:

@@ -5,20 +5,13 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyreid.evaluation.inputs import (
-    as_cameras,
-    as_features,
-    as_integers,
-    as_max_rank,
-    checked_squared_norms,
-    choose_device,
-)
+from pyreid.evaluation.inputs import as_cameras, as_integers, as_max_rank
 from pyreid.evaluation.ranking import Matches, StripRanker, find_matches
 from pyreid.evaluation.result import EvaluationResult
 from pyreid.evaluation.scores import AveragePrecision, NoMatch, cumulative_match, query_scores
@@ -27,8 +20,23 @@ from pyreid.ops._checks import (
     check_choice,
 )
 from pyreid.ops.distance_tiles import computing_dtype, inner_product_tiles, rank_column
+from pyreid.ops.features import as_features, checked_squared_norms, choose_device
 
 JUNK_ID = -1
+
+
+class Reranker(Protocol):
+    """What ``evaluate(rerank=...)`` takes: :class:`pyreid.KReciprocal`, or anything with these two methods."""
+
+    def settings(self) -> dict[str, Any]:
+        """Parameters by name, as plain values for JSON."""
+        ...
+
+    def strips(
+        self, query: Any, gallery: Any, *, metric: Metric, device: torch.device
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Pairs of a slice of queries and their (R, G) distances, together all queries."""
+        ...
 
 
 def evaluate(
@@ -43,6 +51,7 @@ def evaluate(
     ap: AveragePrecision = "step",
     no_match: NoMatch = "skip",
     max_rank: int = 50,
+    rerank: Reranker | None = None,
     device: torch.device | str | None = None,
     progress: bool = False,
 ) -> EvaluationResult:
@@ -76,7 +85,10 @@ def evaluate(
         no_match: a query without a match in the gallery is left out (``"skip"``, torchreid) or counts as 0
             (``"zero"``, official Matlab code).
         max_rank: length of the CMC curve. Past the last rank the curve stays at its last value.
-        device: where to compute; None: where the features are.
+        rerank: rank by re-ranked distances: ``pyreid.KReciprocal()``. Images with identity -1 take no part in it, those
+            under the query's camera do. Beside what re-ranking needs, memory is that of a strip of re-ranked distances,
+            never of all.
+        device: where to compute; None: where the features are, or with ``rerank`` the CPU, where that is computed.
         progress: show a progress bar.
 
     Returns:
@@ -98,12 +110,20 @@ def evaluate(
     q_ids = as_integers("query_ids", query_ids, len(q), "row of query")
     g_ids = as_integers("gallery_ids", gallery_ids, len(g), "row of gallery")
     q_cams, g_cams = as_cameras("query_cams", query_cams, len(q), "gallery_cams", gallery_cams, len(g))
-    chosen = choose_device(q, g, device)
+    chosen = choose_device(q, g, "cpu" if rerank is not None and device is None else device)
 
-    matches = find_matches(q_ids, g_ids, q_cams, g_cams)
-    ranks = _rank_features(q, g, matches, g_ids == JUNK_ID, metric, chosen, progress)
-    num_junk = int((g_ids == JUNK_ID).sum())
-    settings = {
+    is_junk = g_ids == JUNK_ID
+    num_junk = int(is_junk.sum())
+    if rerank is not None:
+        if num_junk:
+            g, g_ids = g[torch.from_numpy(~is_junk).to(g.device)], g_ids[~is_junk]
+            g_cams = None if g_cams is None else g_cams[~is_junk]
+        matches = find_matches(q_ids, g_ids, q_cams, g_cams)
+        ranks = _rank_strips(rerank.strips(q, g, metric=metric, device=chosen), matches, chosen, progress)
+    else:
+        matches = find_matches(q_ids, g_ids, q_cams, g_cams)
+        ranks = _rank_features(q, g, matches, is_junk, metric, chosen, progress)
+    settings: dict[str, Any] = {
         "metric": metric,
         "ap": ap,
         "no_match": no_match,
@@ -111,9 +131,11 @@ def evaluate(
         "camera_filter": q_cams is not None,
         "device": str(chosen),
         "dtype": str(computing_dtype(q, g)).removeprefix("torch."),
-        "num_gallery": len(g) - num_junk,
+        "num_gallery": int((~is_junk).sum()),
         "num_junk": num_junk,
     }
+    if rerank is not None:
+        settings["rerank"] = rerank.settings()
     return _summarise(ranks, matches.starts, settings)
 
 
@@ -137,6 +159,17 @@ def _rank_features(
     with _progress_bar(len(query), show=progress) as advance:
         for rows, _, products in inner_product_tiles(query, gallery, device=device, dtype=dtype):
             ranker.rank(products, rows)
+            advance(rows.stop - rows.start)
+    return ranker.ranks
+
+
+def _rank_strips(
+    strips: Iterator[tuple[slice, Tensor]], matches: Matches, device: torch.device, progress: bool
+) -> np.ndarray:
+    ranker = StripRanker(matches, device)
+    with _progress_bar(len(matches.begin), show=progress) as advance:
+        for rows, distances in strips:
+            ranker.rank(distances, rows)
             advance(rows.stop - rows.start)
     return ranker.ranks
 

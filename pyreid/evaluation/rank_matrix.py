@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyreid.evaluation.inputs import as_features, as_integers, as_max_rank
+from pyreid.evaluation.inputs import as_integers, as_max_rank
 from pyreid.evaluation.ranking import Matches, StripRanker, find_matches
 from pyreid.evaluation.scores import cumulative_match, query_scores
 from pyreid.evaluation.single_shot import single_shot_match
+from pyreid.ops.features import as_features
 
 _ROWS_AT_A_TIME = 1024
 

@@ -67,10 +67,11 @@ class EvaluationResult:
         """A small table for people, metrics in per cent."""
         unmatched = "counted as 0" if self.settings["no_match"] == "zero" else "skipped"
         junk = f" ({self.settings['num_junk']} junk images removed)" if self.settings["num_junk"] else ""
+        reranked = ", re-ranked" if "rerank" in self.settings else ""
         rows = [
             ("queries", f"{self.num_queries} ({self.num_skipped} without a match, {unmatched})"),
             ("gallery", f"{self.settings['num_gallery']}{junk}"),
-            ("metric", f"{self.settings['metric']}, {self.settings['ap']} AP"),
+            ("metric", f"{self.settings['metric']}, {self.settings['ap']} AP{reranked}"),
             ("mAP", f"{100 * self.map:.2f} %"),
             ("mINP", f"{100 * self.minp:.2f} %"),
             *((f"rank-{k}", f"{100 * self.rank(k):.2f} %") for k in _SUMMARY_RANKS),

@@ -146,6 +146,33 @@ def inner_product_tiles(
             yield rows, tile, products
 
 
+def triangle_strips(x: Tensor, first: int) -> Iterator[tuple[slice, Tensor]]:
+    """Strips of the inner products of the rows of a matrix with one another, each pair in one strip.
+
+    Computed as :func:`inner_product_tiles` does, with half of its work. Equal rows do not get equal products: a matrix
+    that has some (:func:`pyreid.ops.duplicate_rows.duplicate_rows`) must not be multiplied in this way.
+
+    Args:
+        x: (N, D) dense, float32 or float64.
+        first: only rows from this one on.
+
+    Yields:
+        ``(rows, products)``: a slice of rows and their (R, N - rows.start) inner products with themselves and all later
+        rows, dense, valid until the next step.
+    """
+    total, strips = len(x), []
+    while first < total:
+        rows = tile_rows(total - first, total - first, device=x.device, dtype=x.dtype)
+        strips.append(slice(first, min(first + rows, total)))
+        first = strips[-1].stop
+    sizes = [(strip.stop - strip.start) * (total - strip.start) for strip in strips]
+    buffer = x.new_empty(max(sizes, default=0))
+    for strip, size in zip(strips, sizes, strict=True):
+        products = buffer[:size].view(strip.stop - strip.start, -1)
+        _multiply(x[strip], x[strip.start :], products)
+        yield strip, products
+
+
 class _Ties:
     """Gives repeated gallery rows the products of their first occurrences, which earlier tiles of a strip may hold."""
 
