@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+from pyreid.evaluation.comparison import Comparison, Difference, compare
+from pyreid.evaluation.confidence import ConfidenceIntervals, Interval, confidence_intervals
 from pyreid.evaluation.evaluator import evaluate
+from pyreid.evaluation.groups import Breakdown, breakdown
 from pyreid.evaluation.rank_matrix import evaluate_rank
 from pyreid.evaluation.result import EvaluationResult
 
-__all__ = ["EvaluationResult", "evaluate", "evaluate_rank"]
+__all__ = [
+    "Breakdown",
+    "Comparison",
+    "ConfidenceIntervals",
+    "Difference",
+    "EvaluationResult",
+    "Interval",
+    "breakdown",
+    "compare",
+    "confidence_intervals",
+    "evaluate",
+    "evaluate_rank",
+]

@@ -111,7 +111,7 @@ def evaluate(
         "num_gallery": len(g) - num_junk,
         "num_junk": num_junk,
     }
-    return _summarise(ranks, matches.starts, settings)
+    return summarise(ranks, matches.starts, settings, q_ids, q_cams)
 
 
 def _rank_features(
@@ -138,7 +138,14 @@ def _rank_features(
     return ranker.ranks
 
 
-def _summarise(ranks: np.ndarray, starts: np.ndarray, settings: dict[str, Any]) -> EvaluationResult:
+def summarise(
+    ranks: np.ndarray,
+    starts: np.ndarray,
+    settings: dict[str, Any],
+    query_ids: np.ndarray,
+    query_cams: np.ndarray | None,
+) -> EvaluationResult:
+    """The result, from the ranks of each query's positives; a warning if no query has one."""
     scores = query_scores(ranks, starts)
     num_queries, num_matched = len(scores.matched), int(scores.matched.sum())
     if num_matched == 0:
@@ -164,6 +171,8 @@ def _summarise(ranks: np.ndarray, starts: np.ndarray, settings: dict[str, Any]) 
         num_queries=num_queries,
         num_skipped=num_queries - num_matched,
         settings=settings,
+        query_ids=query_ids.copy(),
+        query_cams=None if query_cams is None else query_cams.copy(),
     )
 
 

@@ -70,13 +70,23 @@ def as_cameras(
     )
 
 
-def as_max_rank(max_rank: object) -> int:
+def as_max_rank(max_rank: object, name: str = "max_rank") -> int:
     """A positive int."""
-    if isinstance(max_rank, bool) or not isinstance(max_rank, int | np.integer):
-        raise TypeError(f"max_rank: expected an integer, got {type(max_rank).__name__}")
-    if max_rank < 1:
-        raise ValueError(f"max_rank: expected at least 1, got {max_rank}")
-    return int(max_rank)
+    return as_count(name, max_rank, least=1)
+
+
+def as_count(name: str, value: object, *, least: int) -> int:
+    """An int that is at least ``least``.
+
+    Raises:
+        TypeError: if it is no integer.
+        ValueError: if it is smaller.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
+    return int(value)
 
 
 def choose_device(query: Tensor, gallery: Tensor, device: torch.device | str | None) -> torch.device:
