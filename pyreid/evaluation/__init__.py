@@ -8,6 +8,7 @@ from pyreid.evaluation.evaluator import evaluate
 from pyreid.evaluation.groups import Breakdown, breakdown
 from pyreid.evaluation.rank_matrix import evaluate_rank
 from pyreid.evaluation.result import EvaluationResult
+from pyreid.evaluation.verification import VerificationResult, verify
 
 __all__ = [
     "Breakdown",
@@ -16,9 +17,11 @@ __all__ = [
     "Difference",
     "EvaluationResult",
     "Interval",
+    "VerificationResult",
     "breakdown",
     "compare",
     "confidence_intervals",
     "evaluate",
     "evaluate_rank",
+    "verify",
 ]

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyreid.evaluation.inputs import (
-    as_cameras,
-    as_features,
-    as_integers,
-    as_max_rank,
-    checked_squared_norms,
-    choose_device,
-)
+from pyreid.evaluation.inputs import JUNK_ID, as_max_rank, as_sets, checked_squared_norms, choose_device
+from pyreid.evaluation.progress import progress_bar
 from pyreid.evaluation.ranking import Matches, StripRanker, find_matches
 from pyreid.evaluation.result import EvaluationResult
 from pyreid.evaluation.scores import AveragePrecision, NoMatch, cumulative_match, query_scores
 from pyreid.ops._register import Metric, check_choice
 from pyreid.ops.distance_tiles import computing_dtype, inner_product_strips
-
-JUNK_ID = -1
 
 
 def evaluate(
@@ -89,12 +79,7 @@ def evaluate(
     check_choice("ap", ap, AveragePrecision)
     check_choice("no_match", no_match, NoMatch)
     max_rank = as_max_rank(max_rank)
-    q, g = as_features("query", query), as_features("gallery", gallery)
-    if q.shape[1] != g.shape[1]:
-        raise ValueError(f"gallery: expected {q.shape[1]} columns to match query, got shape {tuple(g.shape)}")
-    q_ids = as_integers("query_ids", query_ids, len(q), "row of query")
-    g_ids = as_integers("gallery_ids", gallery_ids, len(g), "row of gallery")
-    q_cams, g_cams = as_cameras("query_cams", query_cams, len(q), "gallery_cams", gallery_cams, len(g))
+    q, g, q_ids, g_ids, q_cams, g_cams = as_sets(query, gallery, query_ids, gallery_ids, query_cams, gallery_cams)
     chosen = choose_device(q, g, device)
 
     matches = find_matches(q_ids, g_ids, q_cams, g_cams)
@@ -131,7 +116,7 @@ def _rank_features(
         column[torch.from_numpy(is_junk).to(device)] = torch.nan  # nothing compares with NaN: out of the gallery
     role = {"scale": column} if metric == "cosine" else {"offset": column}
     ranker = StripRanker(matches, device, **role)
-    with _progress_bar(len(query), show=progress) as advance:
+    with progress_bar("ranking queries", len(query), show=progress) as advance:
         for rows, products in inner_product_strips(query, gallery, device=device, dtype=dtype):
             ranker.rank(products, rows)
             advance(rows.stop - rows.start)
@@ -178,16 +163,3 @@ def summarise(
 
 def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
-
-
-@contextlib.contextmanager
-def _progress_bar(total: int, *, show: bool) -> Iterator[Callable[[int], None]]:
-    if not show:
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("ranking queries", total=total)
-        yield lambda count: bar.advance(task, count)

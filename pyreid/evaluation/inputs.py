@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from pyreid.ops._register import FLOAT_TYPES
 from pyreid.ops.distance_tiles import as_tensor, squared_norms
 
+JUNK_ID = -1  # the identity of gallery images that are left out for all queries
 _ROWS_AT_A_TIME = 1024  # of a message's details
 
 
@@ -67,6 +68,38 @@ def as_cameras(
     return (
         as_integers(query_name, query_cams, num_query, "row of query"),
         as_integers(gallery_name, gallery_cams, num_gallery, "row of gallery"),
+    )
+
+
+class Sets(NamedTuple):
+    """Query and gallery, checked: (N, D) features, (N,) int64 identities and cameras, or no cameras on either side."""
+
+    query: Tensor
+    gallery: Tensor
+    query_ids: np.ndarray
+    gallery_ids: np.ndarray
+    query_cams: np.ndarray | None
+    gallery_cams: np.ndarray | None
+
+
+def as_sets(
+    query: Any, gallery: Any, query_ids: Any, gallery_ids: Any, query_cams: Any = None, gallery_cams: Any = None
+) -> Sets:
+    """All that an evaluation is given.
+
+    Raises:
+        TypeError: if features are not floating-point, or identities or cameras not integers.
+        ValueError: if shapes or lengths are wrong, cameras are given for one side only, or a side is empty.
+    """
+    q, g = as_features("query", query), as_features("gallery", gallery)
+    if q.shape[1] != g.shape[1]:
+        raise ValueError(f"gallery: expected {q.shape[1]} columns to match query, got shape {tuple(g.shape)}")
+    return Sets(
+        q,
+        g,
+        as_integers("query_ids", query_ids, len(q), "row of query"),
+        as_integers("gallery_ids", gallery_ids, len(g), "row of gallery"),
+        *as_cameras("query_cams", query_cams, len(q), "gallery_cams", gallery_cams, len(g)),
     )
 
 
