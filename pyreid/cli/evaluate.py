@@ -31,6 +31,9 @@ def evaluate(
             help="Instead of a recipe: .npz with query, gallery, query_ids, gallery_ids, query_cams, gallery_cams."
         ),
     ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Settings of a named protocol, such as market1501-official or torchreid.")
+    ] = None,
     metric: Annotated[str | None, typer.Option(help="euclidean, sqeuclidean or cosine.")] = None,
     ap: Annotated[
         str | None, typer.Option(help="Average precision: step, or trapezoid (official Market-1501).")
@@ -54,7 +57,7 @@ def evaluate(
     if save_features is not None and save_features.suffix != ".npz":
         raise typer.BadParameter(f"--save-features: {save_features} does not end in .npz")
     chosen = {"metric": metric, "ap": ap, "no_match": no_match, "max_rank": max_rank}
-    options = {key: value for key, value in chosen.items() if value is not None}
+    options = _preset(protocol) | {key: value for key, value in chosen.items() if value is not None}
     if device is not None:
         _check_device(device)
     if recipe is not None:
@@ -65,6 +68,16 @@ def evaluate(
     print(result.summary())
     if json is not None:
         result.save(json)
+
+
+def _preset(name: str | None) -> dict[str, Any]:
+    from pyreid.evaluation import list_presets, preset
+
+    if name is None:
+        return {}
+    if name not in list_presets():
+        raise typer.BadParameter(f"--protocol: expected one of {', '.join(list_presets())}, got {name}")
+    return preset(name)
 
 
 def _check_device(device: str) -> None:

@@ -6,8 +6,13 @@ from pyreid.evaluation.comparison import Comparison, Difference, compare
 from pyreid.evaluation.confidence import ConfidenceIntervals, Interval, confidence_intervals
 from pyreid.evaluation.evaluator import evaluate
 from pyreid.evaluation.groups import Breakdown, breakdown
+from pyreid.evaluation.presets import list_presets, preset
+from pyreid.evaluation.random_gallery import evaluate_random_gallery, random_gallery_split
 from pyreid.evaluation.rank_matrix import evaluate_rank
+from pyreid.evaluation.repeats import RepeatedResult
 from pyreid.evaluation.result import EvaluationResult
+from pyreid.evaluation.single_shot import evaluate_single_shot
+from pyreid.evaluation.tracks import Tracks, evaluate_tracks, pool_queries, pool_tracks
 from pyreid.evaluation.verification import VerificationResult, verify
 
 __all__ = [
@@ -17,11 +22,21 @@ __all__ = [
     "Difference",
     "EvaluationResult",
     "Interval",
+    "RepeatedResult",
+    "Tracks",
     "VerificationResult",
     "breakdown",
     "compare",
     "confidence_intervals",
     "evaluate",
+    "evaluate_random_gallery",
     "evaluate_rank",
+    "evaluate_single_shot",
+    "evaluate_tracks",
+    "list_presets",
+    "pool_queries",
+    "pool_tracks",
+    "preset",
+    "random_gallery_split",
     "verify",
 ]

@@ -1,4 +1,4 @@
-"""Distances of query and gallery features in strips, in the units of the metric."""
+"""Distances of query and gallery features in strips: in the units of the metric, or as evaluation compares them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyreid.evaluation.inputs import checked_squared_norms
+from pyreid.evaluation.inputs import JUNK_ID, Sets, checked_squared_norms
 from pyreid.ops._register import Metric
 from pyreid.ops.distance_tiles import computing_dtype, inner_product_strips
 
@@ -49,6 +49,33 @@ def distance_strips(
             if metric == "euclidean":
                 _square_root(products)
         yield rows, products
+
+
+def ranking_strips(sets: Sets, *, metric: Metric, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
+    """Strips of the values that :func:`pyreid.evaluate` ranks by, the same bits: smaller is nearer.
+
+    Args:
+        sets: query and gallery.
+        metric: ``"euclidean"``, ``"sqeuclidean"`` or ``"cosine"``.
+        device: where to compute.
+
+    Yields:
+        ``(rows, values)``: a slice of query rows and their (R, G) values, NaN for gallery images with identity -1,
+        valid until the next step.
+
+    Raises:
+        ValueError: if features are NaN, infinite or out of range.
+    """
+    query, gallery = sets.query, sets.gallery
+    dtype = computing_dtype(query, gallery)
+    checked_squared_norms("query", query, device=device, dtype=dtype)
+    norms = checked_squared_norms("gallery", gallery, device=device, dtype=dtype)
+    junk = torch.from_numpy(sets.gallery_ids == JUNK_ID).to(device)
+    scale = torch.where(norms > 0, norms.sqrt().reciprocal(), 0)
+    for rows, products in inner_product_strips(query, gallery, device=device, dtype=dtype):
+        values = products.mul_(scale).neg_() if metric == "cosine" else products.neg_().add_(norms / 2)
+        values[:, junk] = torch.nan
+        yield rows, values
 
 
 def _square_root(values: Tensor) -> None:

@@ -120,6 +120,22 @@ def test_features_are_evaluated_as_by_the_function(arrays: dict[str, np.ndarray]
         assert _map_of(json.loads((tmp_path / "out.json").read_text())) == pytest.approx(expected.map, abs=1e-12)
 
 
+def test_a_protocol_sets_what_options_do_not(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+    arrays["query_ids"] = np.arange(6)  # two queries have no match
+    flags = ["--features", str(save(tmp_path / "f.npz", arrays)), "--json", str(tmp_path / "out.json")]
+    for more, options in (
+        ([], {"ap": "trapezoid", "no_match": "zero"}),
+        (["--ap", "step"], {"ap": "step", "no_match": "zero"}),
+    ):
+        result = CliRunner().invoke(app, [*flags, "--protocol", "market1501-official", *more])
+        assert result.exit_code == 0, result.output
+        expected = pyreid.evaluate(*arrays.values(), **options)
+        assert _map_of(json.loads((tmp_path / "out.json").read_text())) == pytest.approx(expected.map, abs=1e-12)
+    wrong = CliRunner().invoke(app, [*flags, "--protocol", "market"])
+    assert wrong.exit_code == 2
+    assert "market1501-official" in wrong.output
+
+
 def test_features_without_cameras_are_not_filtered(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
     del arrays["query_cams"], arrays["gallery_cams"]
     path = save(tmp_path / "f.npz", arrays)
