@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +29,8 @@ def evaluate(
     features: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of a recipe: .npz with query, gallery, query_ids, gallery_ids, query_cams, gallery_cams."
+            help="Instead of a recipe: .npz or .safetensors with query, gallery, query_ids, gallery_ids, query_cams, "
+            "gallery_cams, or a folder with a .npy file of each name."
         ),
     ] = None,
     protocol: Annotated[
@@ -147,27 +149,39 @@ def _save(features: TestFeatures, path: Path) -> None:
 
 
 def _evaluate_file(path: Path, options: dict[str, Any], device: str | None) -> EvaluationResult:
-    import zipfile
-
-    import numpy as np
-
     from pyreid.evaluation import evaluate
 
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"--features {path}: no such file")
     expected = (
-        f"expected a .npz file with the arrays {', '.join(REQUIRED)} and, to filter by camera, {', '.join(CAMERAS)}"
+        f"expected a .npz or .safetensors file or a folder of .npy files with {', '.join(REQUIRED)} and, to filter by "
+        f"camera, {', '.join(CAMERAS)}"
     )
-    if path.suffix != ".npz":
-        raise ValueError(f"--features {path}: {expected}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
+        arrays = _read(path)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
         raise ValueError(f"--features {path}: cannot be read ({error}); {expected}") from error
     missing = [key for key in REQUIRED if key not in arrays]
     cameras = [key for key in CAMERAS if key in arrays]
     if missing or len(cameras) == 1:
         lacking = missing or [key for key in CAMERAS if key not in arrays]
-        raise ValueError(f"--features {path}: no {', '.join(lacking)} among {', '.join(sorted(arrays))}; {expected}")
+        held = ", ".join(sorted(arrays)) or "nothing"
+        raise ValueError(f"--features {path}: no {', '.join(lacking)} among {held}; {expected}")
     return evaluate(*(arrays[key] for key in (*REQUIRED, *cameras)), device=device, **options)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The arrays of a file or folder by name; those of a folder and of .safetensors stay on the disk until used."""
+    import numpy as np
+
+    from pyreid.evaluation.feature_files import open_features, tensor_names
+
+    names = (*REQUIRED, *CAMERAS)
+    if path.is_dir():
+        return {file.stem: open_features(file) for file in sorted(path.glob("*.npy")) if file.stem in names}
+    if path.suffix == ".safetensors":
+        return {name: open_features(path, name) for name in tensor_names(path)}
+    if path.suffix != ".npz":
+        raise ValueError(f"it ends in {path.suffix!r}")
+    with np.load(path, allow_pickle=False) as archive:
+        return {key: archive[key] for key in archive.files}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pyreid.evaluation.comparison import Comparison, Difference, compare
 from pyreid.evaluation.confidence import ConfidenceIntervals, Interval, confidence_intervals
 from pyreid.evaluation.evaluator import evaluate
+from pyreid.evaluation.feature_files import open_features
 from pyreid.evaluation.groups import Breakdown, breakdown
 from pyreid.evaluation.presets import list_presets, preset
 from pyreid.evaluation.random_gallery import evaluate_random_gallery, random_gallery_split
@@ -34,6 +35,7 @@ __all__ = [
     "evaluate_single_shot",
     "evaluate_tracks",
     "list_presets",
+    "open_features",
     "pool_queries",
     "pool_tracks",
     "preset",

@@ -50,7 +50,9 @@ def evaluate(
 
     Args:
         query: (Q, D) features, float16, bfloat16, float32 or float64: a torch tensor, a NumPy array (also
-            memory-mapped) or anything with DLPack. Not copied as a whole if already in place.
+            memory-mapped), anything with DLPack, the path of a ``.npy`` or ``.safetensors`` file
+            (:func:`pyreid.evaluation.open_features`), or an iterator of (n, D) chunks, which go through a temporary
+            file so that each is asked for once. Not copied as a whole if already in place.
         gallery: (G, D) features; may differ from ``query`` in type.
         query_ids: (Q,) integers.
         gallery_ids: (G,) integers.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pyreid.evaluation.feature_files import open_features, spool
 from pyreid.ops._register import FLOAT_TYPES
 from pyreid.ops.distance_tiles import as_tensor, squared_norms
 
@@ -18,10 +21,17 @@ _ROWS_AT_A_TIME = 1024  # of a message's details
 def as_features(name: str, features: Any) -> Tensor:
     """A non-empty (N, D) matrix of floating-point numbers, on the memory that it came in.
 
+    A path is opened by :func:`open_features`, and an iterator of chunks goes to the disk by :func:`spool`.
+
     Raises:
         TypeError: if the features are no tensor or array, or hold no floating-point numbers.
-        ValueError: if they are not 2-D or empty.
+        ValueError: if they are not 2-D or empty, or a file cannot be read.
+        OSError: if a file cannot be opened, or the disk is full.
     """
+    if isinstance(features, str | os.PathLike):
+        features = open_features(features)
+    elif isinstance(features, Iterator):
+        features = spool(name, features)
     tensor = as_tensor(name, features)
     if tensor.layout != torch.strided or tensor.device.type == "meta":
         raise TypeError(f"{name}: expected a dense tensor with values, got {tensor.layout} on {tensor.device}")
