@@ -12,6 +12,7 @@ from pyreid.evaluation.random_gallery import evaluate_random_gallery, random_gal
 from pyreid.evaluation.rank_matrix import evaluate_rank
 from pyreid.evaluation.repeats import RepeatedResult
 from pyreid.evaluation.result import EvaluationResult
+from pyreid.evaluation.sharded import evaluate_sharded
 from pyreid.evaluation.single_shot import evaluate_single_shot
 from pyreid.evaluation.tracks import Tracks, evaluate_tracks, pool_queries, pool_tracks
 from pyreid.evaluation.verification import VerificationResult, verify
@@ -32,6 +33,7 @@ __all__ = [
     "evaluate",
     "evaluate_random_gallery",
     "evaluate_rank",
+    "evaluate_sharded",
     "evaluate_single_shot",
     "evaluate_tracks",
     "list_presets",
