@@ -117,7 +117,7 @@ def compare(
         ValueError: if the queries differ, if they were scored by other rules (AP, queries without a match, camera
             filter), if an option is out of range, or fewer than two queries or identities are scored.
     """
-    check_options(ranks, level, resamples, seed, unit)
+    level, resamples, seed = check_options(ranks, level, resamples, seed, unit)
     _check_same_queries(a, b)
     values_a, values_b = query_values(a, ranks), query_values(b, ranks)
     gains = np.stack([values_b[name] - values_a[name] for name in values_a], axis=1)

@@ -102,7 +102,7 @@ def confidence_intervals(
         TypeError: if an option is not of the right kind.
         ValueError: if it is out of range, or fewer than two queries or identities are scored.
     """
-    check_options(ranks, level, resamples, seed, unit)
+    level, resamples, seed = check_options(ranks, level, resamples, seed, unit)
     values = query_values(result, ranks)
     sums, sizes = sum_by_unit("result", result, np.stack(list(values.values()), axis=1), unit)
     low, high = bootstrap_intervals(sums, sizes, level=level, resamples=resamples, rng=np.random.default_rng((seed, 0)))

@@ -20,8 +20,11 @@ _ROUNDING = 1e-12  # scores are between 0 and 1, and means closer than this coun
 _NUMBERS_AT_A_TIME = 2**20  # drawn, of all resamples together
 
 
-def check_options(ranks: Sequence[int], level: float, resamples: int, seed: int, unit: str) -> None:
+def check_options(ranks: Sequence[int], level: float, resamples: int, seed: int, unit: str) -> tuple[float, int, int]:
     """Reject options that no interval can be made of.
+
+    Returns:
+        ``level``, ``resamples`` and ``seed`` as plain Python numbers.
 
     Raises:
         TypeError: if a number is not of the right kind.
@@ -31,9 +34,8 @@ def check_options(ranks: Sequence[int], level: float, resamples: int, seed: int,
         as_count("ranks", k, least=1)
     if not 0 < level < 1:
         raise ValueError(f"level: expected a number between 0 and 1, such as 0.95, got {level}")
-    as_count("resamples", resamples, least=100)
-    as_count("seed", seed, least=0)
     check_choice("unit", unit, Unit)
+    return float(level), as_count("resamples", resamples, least=100), as_count("seed", seed, least=0)
 
 
 def query_values(result: EvaluationResult, ranks: Sequence[int]) -> dict[str, np.ndarray]:

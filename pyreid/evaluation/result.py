@@ -122,6 +122,8 @@ class EvaluationResult:
                 values[name] = None if given is None else np.array(given, dtype=np.int64)
             result = cls(**values, settings=dict(plain["settings"]))
             lengths = {len(values[name]) for name in (*_FLOATS[1:], *_INTEGERS) if values[name] is not None}
+            if "no_match" not in result.settings:
+                raise ValueError("settings without no_match")
             if lengths != {result.num_queries}:
                 raise ValueError(f"{result.num_queries} queries, but arrays of {sorted(lengths)} values")
         except (KeyError, TypeError, ValueError) as error:

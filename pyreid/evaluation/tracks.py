@@ -101,13 +101,15 @@ def evaluate_tracks(
     matches = find_matches(sets.query_ids, track_ids, sets.query_cams, track_cams)
     ranker = StripRanker(matches, chosen)
     columns = torch.from_numpy(track_of).to(chosen)
+    junk = torch.from_numpy(track_ids == JUNK_ID).to(chosen)
     with progress_bar("ranking queries", len(sets.query), show=progress) as advance:
         for rows, values in ranking_strips(sets, metric=metric, device=chosen):
             nearest = values.new_full((len(values), len(numbers)), torch.inf)
-            nearest.scatter_reduce_(1, columns.expand(len(values), -1), values, "amin")  # NaN, junk, stays NaN
+            nearest.scatter_reduce_(1, columns.expand(len(values), -1), values, "amin")
+            nearest[:, junk] = torch.nan
             ranker.rank(nearest, rows)
             advance(rows.stop - rows.start)
-    num_junk = int((track_ids == JUNK_ID).sum())
+    num_junk = int(junk.sum())
     settings = {
         "metric": metric,
         "ap": ap,

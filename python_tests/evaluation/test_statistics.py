@@ -89,7 +89,14 @@ def test_files_of_earlier_versions_and_other_files(tmp_path: Path) -> None:
     old = {key: value for key, value in plain.items() if key not in ("query_ids", "query_cams")}
     path.write_text(json.dumps(old))
     assert EvaluationResult.load(path).query_ids is None
-    for wrong in ("{", "[]", "{}", json.dumps(plain | {"query_ids": [1]}), json.dumps(plain | {"map": "high"})):
+    for wrong in (
+        "{",
+        "[]",
+        "{}",
+        json.dumps(plain | {"query_ids": [1]}),
+        json.dumps(plain | {"map": "high"}),
+        json.dumps(plain | {"settings": {}}),
+    ):
         path.write_text(wrong)
         with pytest.raises(ValueError, match=r"result\.json"):
             EvaluationResult.load(path)
@@ -284,7 +291,8 @@ def test_draws_repeat_and_follow_the_seed(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_intervals_for_people_and_files() -> None:
-    found = confidence_intervals(result_of([0.5, 1.0, 0.5]), ranks=(2,), resamples=100)
+    numbers: dict[str, Any] = {"ranks": np.array([2]), "resamples": np.int64(100), "level": np.float64(0.95)}
+    found = confidence_intervals(result_of([0.5, 1.0, 0.5]), seed=np.int64(0), **numbers)
     lines = found.summary().splitlines()
     assert lines[0] == "95 % confidence, 100 draws of 3 queries"
     assert lines[1].startswith("map       66.67 % (")
