@@ -47,10 +47,18 @@ def reals(dtype: torch.dtype = torch.float32, *, cameras: bool = True) -> Arrays
     return arrays
 
 
+def rounding() -> Arrays:
+    """Gallery rows so alike that only the rounding of the inner products ranks them."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((1, 301)) + 1e-7 * rng.standard_normal((401, 301))
+    return reals() | {"query": rng.standard_normal((77, 301)).astype("f4"), "gallery": rows.astype("f4")}
+
+
 GOOD: dict[str, tuple[Callable[[], Arrays], dict[str, Any]]] = {
     "integers": (integers, {}),
     "integers, trapezoid": (integers, {"ap": "trapezoid", "no_match": "zero", "max_rank": 7}),
     "float32": (reals, {}),
+    "rounding": (rounding, {}),
     "cosine": (reals, {"metric": "cosine"}),
     "float16": (lambda: reals(torch.float16), {}),
     "bfloat16": (lambda: reals(torch.bfloat16), {}),
@@ -232,7 +240,7 @@ def test_any_number_of_ranks_gives_the_same_bits(name: str, results: dict[int, l
     assert all(found == all_of_them[0] for found in all_of_them)
 
 
-@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize("name", sorted(set(GOOD) - {"rounding"}))
 def test_they_are_those_of_one_process(name: str, results: dict[int, list[dict[str, Any]]]) -> None:
     make, options = GOOD[name]
     arrays = make()
