@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,8 +29,12 @@ def evaluate(
     features: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of a recipe: .npz with query, gallery, query_ids, gallery_ids, query_cams, gallery_cams."
+            help="Instead of a recipe: .npz or .safetensors with query, gallery, query_ids, gallery_ids, query_cams, "
+            "gallery_cams, or a folder with a .npy file of each name."
         ),
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Settings of a named protocol, such as market1501-official or torchreid.")
     ] = None,
     metric: Annotated[str | None, typer.Option(help="euclidean, sqeuclidean or cosine.")] = None,
     ap: Annotated[
@@ -54,7 +59,7 @@ def evaluate(
     if save_features is not None and save_features.suffix != ".npz":
         raise typer.BadParameter(f"--save-features: {save_features} does not end in .npz")
     chosen = {"metric": metric, "ap": ap, "no_match": no_match, "max_rank": max_rank}
-    options = {key: value for key, value in chosen.items() if value is not None}
+    options = _preset(protocol) | {key: value for key, value in chosen.items() if value is not None}
     if device is not None:
         _check_device(device)
     if recipe is not None:
@@ -65,6 +70,16 @@ def evaluate(
     print(result.summary())
     if json is not None:
         result.save(json)
+
+
+def _preset(name: str | None) -> dict[str, Any]:
+    from pyreid.evaluation import list_presets, preset
+
+    if name is None:
+        return {}
+    if name not in list_presets():
+        raise typer.BadParameter(f"--protocol: expected one of {', '.join(list_presets())}, got {name}")
+    return preset(name)
 
 
 def _check_device(device: str) -> None:
@@ -134,27 +149,39 @@ def _save(features: TestFeatures, path: Path) -> None:
 
 
 def _evaluate_file(path: Path, options: dict[str, Any], device: str | None) -> EvaluationResult:
-    import zipfile
-
-    import numpy as np
-
     from pyreid.evaluation import evaluate
 
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"--features {path}: no such file")
     expected = (
-        f"expected a .npz file with the arrays {', '.join(REQUIRED)} and, to filter by camera, {', '.join(CAMERAS)}"
+        f"expected a .npz or .safetensors file or a folder of .npy files with {', '.join(REQUIRED)} and, to filter by "
+        f"camera, {', '.join(CAMERAS)}"
     )
-    if path.suffix != ".npz":
-        raise ValueError(f"--features {path}: {expected}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
+        arrays = _read(path)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
         raise ValueError(f"--features {path}: cannot be read ({error}); {expected}") from error
     missing = [key for key in REQUIRED if key not in arrays]
     cameras = [key for key in CAMERAS if key in arrays]
     if missing or len(cameras) == 1:
         lacking = missing or [key for key in CAMERAS if key not in arrays]
-        raise ValueError(f"--features {path}: no {', '.join(lacking)} among {', '.join(sorted(arrays))}; {expected}")
+        held = ", ".join(sorted(arrays)) or "nothing"
+        raise ValueError(f"--features {path}: no {', '.join(lacking)} among {held}; {expected}")
     return evaluate(*(arrays[key] for key in (*REQUIRED, *cameras)), device=device, **options)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The arrays of a file or folder by name; those of a folder and of .safetensors stay on the disk until used."""
+    import numpy as np
+
+    from pyreid.evaluation.feature_files import open_features, tensor_names
+
+    names = (*REQUIRED, *CAMERAS)
+    if path.is_dir():
+        return {file.stem: open_features(file) for file in sorted(path.glob("*.npy")) if file.stem in names}
+    if path.suffix == ".safetensors":
+        return {name: open_features(path, name) for name in tensor_names(path)}
+    if path.suffix != ".npz":
+        raise ValueError(f"it ends in {path.suffix!r}")
+    with np.load(path, allow_pickle=False) as archive:
+        return {key: archive[key] for key in archive.files}

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyreid.evaluation.inputs import as_cameras, as_integers, as_max_rank
+from pyreid.evaluation.inputs import JUNK_ID, as_max_rank, as_sets
+from pyreid.evaluation.progress import progress_bar
 from pyreid.evaluation.ranking import Matches, StripRanker, find_matches
 from pyreid.evaluation.result import EvaluationResult
 from pyreid.evaluation.scores import AveragePrecision, NoMatch, cumulative_match, query_scores
@@ -20,9 +20,7 @@ from pyreid.ops._checks import (
     check_choice,
 )
 from pyreid.ops.distance_tiles import computing_dtype, inner_product_tiles, rank_column
-from pyreid.ops.features import as_features, checked_squared_norms, choose_device
-
-JUNK_ID = -1
+from pyreid.ops.features import checked_squared_norms, choose_device
 
 
 class Reranker(Protocol):
@@ -72,7 +70,9 @@ def evaluate(
 
     Args:
         query: (Q, D) features, float16, bfloat16, float32 or float64: a torch tensor, a NumPy array (also
-            memory-mapped) or anything with DLPack. Not copied as a whole if already in place.
+            memory-mapped), anything with DLPack, the path of a ``.npy`` or ``.safetensors`` file
+            (:func:`pyreid.evaluation.open_features`), or an iterator of (n, D) chunks, which go through a temporary
+            file so that each is asked for once. Not copied as a whole if already in place.
         gallery: (G, D) features; may differ from ``query`` in type.
         query_ids: (Q,) integers.
         gallery_ids: (G,) integers.
@@ -104,12 +104,7 @@ def evaluate(
     check_choice("ap", ap, AveragePrecision)
     check_choice("no_match", no_match, NoMatch)
     max_rank = as_max_rank(max_rank)
-    q, g = as_features("query", query), as_features("gallery", gallery)
-    if q.shape[1] != g.shape[1]:
-        raise ValueError(f"gallery: expected {q.shape[1]} columns to match query, got shape {tuple(g.shape)}")
-    q_ids = as_integers("query_ids", query_ids, len(q), "row of query")
-    g_ids = as_integers("gallery_ids", gallery_ids, len(g), "row of gallery")
-    q_cams, g_cams = as_cameras("query_cams", query_cams, len(q), "gallery_cams", gallery_cams, len(g))
+    q, g, q_ids, g_ids, q_cams, g_cams = as_sets(query, gallery, query_ids, gallery_ids, query_cams, gallery_cams)
     chosen = choose_device(q, g, "cpu" if rerank is not None and device is None else device)
 
     is_junk = g_ids == JUNK_ID
@@ -136,7 +131,7 @@ def evaluate(
     }
     if rerank is not None:
         settings["rerank"] = rerank.settings()
-    return _summarise(ranks, matches.starts, settings)
+    return summarise(ranks, matches.starts, settings, q_ids, q_cams)
 
 
 def _rank_features(
@@ -156,7 +151,7 @@ def _rank_features(
         for values in column.values():
             values[torch.from_numpy(is_junk).to(device)] = torch.nan  # nothing compares with NaN: out of the gallery
     ranker = StripRanker(matches, device, **column)
-    with _progress_bar(len(query), show=progress) as advance:
+    with progress_bar("ranking queries", len(query), show=progress) as advance:
         for rows, _, products in inner_product_tiles(query, gallery, device=device, dtype=dtype):
             ranker.rank(products, rows)
             advance(rows.stop - rows.start)
@@ -167,14 +162,21 @@ def _rank_strips(
     strips: Iterator[tuple[slice, Tensor]], matches: Matches, device: torch.device, progress: bool
 ) -> np.ndarray:
     ranker = StripRanker(matches, device)
-    with _progress_bar(len(matches.begin), show=progress) as advance:
+    with progress_bar("ranking queries", len(matches.begin), show=progress) as advance:
         for rows, distances in strips:
             ranker.rank(distances, rows)
             advance(rows.stop - rows.start)
     return ranker.ranks
 
 
-def _summarise(ranks: np.ndarray, starts: np.ndarray, settings: dict[str, Any]) -> EvaluationResult:
+def summarise(
+    ranks: np.ndarray,
+    starts: np.ndarray,
+    settings: dict[str, Any],
+    query_ids: np.ndarray,
+    query_cams: np.ndarray | None,
+) -> EvaluationResult:
+    """The result, from the ranks of each query's positives; a warning if no query has one."""
     scores = query_scores(ranks, starts)
     num_queries, num_matched = len(scores.matched), int(scores.matched.sum())
     if num_matched == 0:
@@ -200,21 +202,10 @@ def _summarise(ranks: np.ndarray, starts: np.ndarray, settings: dict[str, Any]) 
         num_queries=num_queries,
         num_skipped=num_queries - num_matched,
         settings=settings,
+        query_ids=query_ids.copy(),
+        query_cams=None if query_cams is None else query_cams.copy(),
     )
 
 
 def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
-
-
-@contextlib.contextmanager
-def _progress_bar(total: int, *, show: bool) -> Iterator[Callable[[int], None]]:
-    if not show:
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("ranking queries", total=total)
-        yield lambda count: bar.advance(task, count)

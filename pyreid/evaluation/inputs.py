@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
+from pyreid.evaluation.feature_files import open_features, spool
 from pyreid.ops.distance_tiles import as_tensor
+from pyreid.ops.features import as_features as as_matrix
+
+JUNK_ID = -1  # the identity of gallery images that are left out for all queries
+
+
+def as_features(name: str, features: Any) -> Tensor:
+    """A non-empty (N, D) matrix of floating-point numbers, on the memory that it came in.
+
+    A path is opened by :func:`open_features`, and an iterator of chunks goes to the disk by :func:`spool`.
+
+    Raises:
+        TypeError: if the features are no tensor or array, or hold no floating-point numbers.
+        ValueError: if they are not 2-D or empty, or a file cannot be read.
+        OSError: if a file cannot be opened, or the disk is full.
+    """
+    if isinstance(features, str | os.PathLike):
+        features = open_features(features)
+    elif isinstance(features, Iterator):
+        features = spool(name, features)
+    return as_matrix(name, features)
 
 
 def as_integers(name: str, values: Any, length: int, of: str) -> np.ndarray:
@@ -48,10 +72,52 @@ def as_cameras(
     )
 
 
-def as_max_rank(max_rank: object) -> int:
+class Sets(NamedTuple):
+    """Query and gallery, checked: (N, D) features, (N,) int64 identities and cameras, or no cameras on either side."""
+
+    query: Tensor
+    gallery: Tensor
+    query_ids: np.ndarray
+    gallery_ids: np.ndarray
+    query_cams: np.ndarray | None
+    gallery_cams: np.ndarray | None
+
+
+def as_sets(
+    query: Any, gallery: Any, query_ids: Any, gallery_ids: Any, query_cams: Any = None, gallery_cams: Any = None
+) -> Sets:
+    """All that an evaluation is given.
+
+    Raises:
+        TypeError: if features are not floating-point, or identities or cameras not integers.
+        ValueError: if shapes or lengths are wrong, cameras are given for one side only, or a side is empty.
+    """
+    q, g = as_features("query", query), as_features("gallery", gallery)
+    if q.shape[1] != g.shape[1]:
+        raise ValueError(f"gallery: expected {q.shape[1]} columns to match query, got shape {tuple(g.shape)}")
+    return Sets(
+        q,
+        g,
+        as_integers("query_ids", query_ids, len(q), "row of query"),
+        as_integers("gallery_ids", gallery_ids, len(g), "row of gallery"),
+        *as_cameras("query_cams", query_cams, len(q), "gallery_cams", gallery_cams, len(g)),
+    )
+
+
+def as_max_rank(max_rank: object, name: str = "max_rank") -> int:
     """A positive int."""
-    if isinstance(max_rank, bool) or not isinstance(max_rank, int | np.integer):
-        raise TypeError(f"max_rank: expected an integer, got {type(max_rank).__name__}")
-    if max_rank < 1:
-        raise ValueError(f"max_rank: expected at least 1, got {max_rank}")
-    return int(max_rank)
+    return as_count(name, max_rank, least=1)
+
+
+def as_count(name: str, value: object, *, least: int) -> int:
+    """An int that is at least ``least``.
+
+    Raises:
+        TypeError: if it is no integer.
+        ValueError: if it is smaller.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
+    return int(value)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 import typer
 from typer.testing import CliRunner
@@ -120,6 +121,43 @@ def test_features_are_evaluated_as_by_the_function(arrays: dict[str, np.ndarray]
         assert _map_of(json.loads((tmp_path / "out.json").read_text())) == pytest.approx(expected.map, abs=1e-12)
 
 
+def test_other_files_of_features(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+    expected = pyreid.evaluate(*arrays.values())
+    folder = tmp_path / "features"
+    folder.mkdir()
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    (folder / "notes.txt").write_text("not an array")
+    np.save(folder / "paths.npy", np.array(["a.jpg"]))
+    safetensors.numpy.save_file(arrays, tmp_path / "f.safetensors")
+    for path in (folder, tmp_path / "f.safetensors"):
+        result = CliRunner().invoke(app, ["--features", str(path), "--json", str(tmp_path / "out.json")])
+        assert result.exit_code == 0, result.output
+        assert _map_of(json.loads((tmp_path / "out.json").read_text())) == expected.map
+    (folder / "gallery_ids.npy").unlink()
+    (tmp_path / "f.safetensors").write_bytes((tmp_path / "f.safetensors").read_bytes()[:-1])
+    for path, message in ((folder, "no gallery_ids among"), (tmp_path / "f.safetensors", "cut short")):
+        error = CliRunner().invoke(app, ["--features", str(path)]).exception
+        assert isinstance(error, ValueError)
+        assert message in str(error)
+
+
+def test_a_protocol_sets_what_options_do_not(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+    arrays["query_ids"] = np.arange(6)  # two queries have no match
+    flags = ["--features", str(save(tmp_path / "f.npz", arrays)), "--json", str(tmp_path / "out.json")]
+    for more, options in (
+        ([], {"ap": "trapezoid", "no_match": "zero"}),
+        (["--ap", "step"], {"ap": "step", "no_match": "zero"}),
+    ):
+        result = CliRunner().invoke(app, [*flags, "--protocol", "market1501-official", *more])
+        assert result.exit_code == 0, result.output
+        expected = pyreid.evaluate(*arrays.values(), **options)
+        assert _map_of(json.loads((tmp_path / "out.json").read_text())) == pytest.approx(expected.map, abs=1e-12)
+    wrong = CliRunner().invoke(app, [*flags, "--protocol", "market"])
+    assert wrong.exit_code == 2
+    assert "market1501-official" in wrong.output
+
+
 def test_features_without_cameras_are_not_filtered(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
     del arrays["query_cams"], arrays["gallery_cams"]
     path = save(tmp_path / "f.npz", arrays)
@@ -145,7 +183,7 @@ def test_files_that_are_not_npz_are_named(arrays: dict[str, np.ndarray], tmp_pat
         result = CliRunner().invoke(app, ["--features", str(tmp_path / name)])
         assert isinstance(result.exception, ValueError)
         assert name in str(result.exception)
-        assert "expected a .npz file with the arrays query" in str(result.exception)
+        assert "expected a .npz or .safetensors file or a folder of .npy files with query" in str(result.exception)
     assert isinstance(CliRunner().invoke(app, ["--features", str(tmp_path / "no.npz")]).exception, FileNotFoundError)
 
 

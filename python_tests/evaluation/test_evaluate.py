@@ -314,16 +314,22 @@ print(result.to_dict())
 
 def run_program(threads: int, num_query: int, num_gallery: int, isa: str = "avx512") -> tuple[float, str]:
     """Memory in bytes that an evaluation needs beyond its input, and its result."""
+    output = run_code(PROGRAM, threads, num_query, num_gallery, PYREID_CPU_ISA=isa)
+    memory, result = output.splitlines()
+    return 1024 * float(memory), result
+
+
+def run_code(code: str, *arguments: object, **environment: str) -> str:
+    """What a program prints in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(threads), str(num_query), str(num_gallery)],
-        env=os.environ | {"PYREID_CPU_ISA": isa},
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=os.environ | environment,
         capture_output=True,
         text=True,
-        check=True,
         cwd=Path(__file__).parents[2],
     )
-    memory, result = done.stdout.splitlines()
-    return 1024 * float(memory), result
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_threads_and_instruction_sets_agree() -> None:

@@ -1,0 +1,233 @@
+"""Evaluation by several processes over torch.distributed: features come in shards, the work is divided by queries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pyreid.evaluation.distances import ranking_strips
+from pyreid.evaluation.evaluator import summarise
+from pyreid.evaluation.feature_files import spool
+from pyreid.evaluation.inputs import JUNK_ID, Sets, as_cameras, as_features, as_integers, as_max_rank
+from pyreid.evaluation.ranking import StripRanker, find_matches
+from pyreid.evaluation.result import EvaluationResult
+from pyreid.evaluation.scores import AveragePrecision, NoMatch
+from pyreid.ops._checks import Metric, check_choice
+from pyreid.ops.distance_tiles import as_tensor, computing_dtype
+from pyreid.ops.features import checked_squared_norms, choose_device
+
+_QUERIES_AT_A_TIME = 512  # which of them share a matrix product must not depend on the number of ranks
+_CHUNK_BYTES = 16 * 2**20
+
+
+def evaluate_sharded(
+    query: Any,
+    gallery: Any,
+    query_ids: Any,
+    gallery_ids: Any,
+    query_cams: Any = None,
+    gallery_cams: Any = None,
+    *,
+    metric: Metric = "euclidean",
+    ap: AveragePrecision = "step",
+    no_match: NoMatch = "skip",
+    max_rank: int = 50,
+    device: torch.device | str | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> EvaluationResult:
+    """:func:`pyreid.evaluate` of features that are spread over the ranks of torch.distributed.
+
+    Every rank calls it with its share of the queries and of the gallery, in any uneven way: shares may be empty,
+    (0, D). The sets are the shares one after the other in the order of the ranks. The shares go from rank to rank in
+    chunks, into a temporary file of each rank (``TMPDIR``; it needs the size of all features), so that memory stays
+    that of a strip. Then each rank ranks every n-th block of 512 queries, and one all-reduce puts the integer ranks
+    together.
+
+    The result is the same, to the bit, for any number of ranks and any division, with the same number of threads for
+    each rank. From that of :func:`pyreid.evaluate` it differs at most where two distances differ by less than the
+    rounding of an inner product.
+
+    Args:
+        query: (Q_r, D) features of this rank.
+        gallery: (G_r, D) features of this rank.
+        query_ids: (Q_r,) integers.
+        gallery_ids: (G_r,) integers.
+        query_cams: (Q_r,) integers; None on all ranks for no camera filter.
+        gallery_cams: (G_r,) integers.
+        metric: as for :func:`pyreid.evaluate`, as all that follow, and the same on all ranks.
+        ap: definition of AP.
+        no_match: what becomes of a query without a match.
+        max_rank: length of the CMC curve.
+        device: where this rank computes; None: where its features are.
+        group: the ranks that take part; None: all.
+
+    Returns:
+        The metrics of all queries, on every rank.
+
+    Raises:
+        RuntimeError: if torch.distributed is not initialised.
+        TypeError: as by :func:`pyreid.evaluate`.
+        ValueError: as by :func:`pyreid.evaluate`, or if the ranks disagree about the number of columns, the type of the
+            features, cameras or options. An error on one rank is an error on every rank; none waits for it.
+    """
+    if not dist.is_available() or not dist.is_initialized():
+        raise RuntimeError("evaluate_sharded: call torch.distributed.init_process_group first, or use evaluate")
+    own, chosen, error = None, torch.device("cpu"), None
+    facts: dict[str, Any] = {}
+    try:
+        check_choice("metric", metric, Metric)
+        check_choice("ap", ap, AveragePrecision)
+        check_choice("no_match", no_match, NoMatch)
+        max_rank = as_max_rank(max_rank)
+        own = _read_share(query, gallery, query_ids, gallery_ids, query_cams, gallery_cams)
+        chosen = choose_device(own.query, own.gallery, device)
+        for name, features in (("query", own.query), ("gallery", own.gallery)):
+            if len(features):
+                checked_squared_norms(name, features, device=chosen, dtype=computing_dtype(own.query, own.gallery))
+        facts = _facts(own, {"metric": metric, "ap": ap, "no_match": no_match, "max_rank": max_rank})
+    except Exception as problem:
+        error = problem
+    shares = _agree(facts, error, group)
+    assert own is not None
+    sets = _exchange(own, shares, group)
+
+    matches = find_matches(sets.query_ids, sets.gallery_ids, sets.query_cams, sets.gallery_cams)
+    ranker = StripRanker(matches, chosen)
+    try:
+        first = dist.get_rank(group) * _QUERIES_AT_A_TIME
+        for start in range(first, len(sets.query), dist.get_world_size(group) * _QUERIES_AT_A_TIME):
+            block = sets._replace(query=sets.query[start : start + _QUERIES_AT_A_TIME])
+            for rows, values in ranking_strips(block, metric=metric, device=chosen):
+                ranker.rank(values, slice(start + rows.start, start + rows.stop))
+    except Exception as problem:
+        error = problem
+    _agree({}, error, group)
+    ranks = torch.from_numpy(ranker.ranks).to(_wire(group))
+    dist.all_reduce(ranks, dist.ReduceOp.MAX, group=group)  # a rank that did not rank a query has -1 for it
+    num_junk = int((sets.gallery_ids == JUNK_ID).sum())
+    settings = {
+        "metric": metric,
+        "ap": ap,
+        "no_match": no_match,
+        "max_rank": max_rank,
+        "camera_filter": sets.query_cams is not None,
+        "device": chosen.type,
+        "dtype": str(computing_dtype(sets.query, sets.gallery)).removeprefix("torch."),
+        "num_gallery": len(sets.gallery) - num_junk,
+        "num_junk": num_junk,
+    }
+    return summarise(ranks.cpu().numpy(), matches.starts, settings, sets.query_ids, sets.query_cams)
+
+
+def _read_share(query: Any, gallery: Any, query_ids: Any, gallery_ids: Any, query_cams: Any, gallery_cams: Any) -> Sets:
+    q, g = _as_share("query", query), _as_share("gallery", gallery)
+    return Sets(
+        q,
+        g,
+        as_integers("query_ids", query_ids, len(q), "row of query"),
+        as_integers("gallery_ids", gallery_ids, len(g), "row of gallery"),
+        *as_cameras("query_cams", query_cams, len(q), "gallery_cams", gallery_cams, len(g)),
+    )
+
+
+def _as_share(name: str, features: Any) -> Tensor:
+    """As :func:`as_features`, but a share may have no rows."""
+    if isinstance(features, Tensor | np.ndarray) and features.ndim == 2 and len(features) == 0 < features.shape[1]:
+        tensor = as_tensor(name, features)
+        as_features(name, tensor.new_zeros(1, tensor.shape[1]))
+        return tensor
+    return as_features(name, features)
+
+
+def _facts(own: Sets, options: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "rows": (len(own.query), len(own.gallery)),
+        "columns": (own.query.shape[1], own.gallery.shape[1]),
+        "types": (str(own.query.dtype), str(own.gallery.dtype)),
+        "cameras": own.query_cams is not None,
+        "options": options,
+    }
+
+
+def _agree(facts: dict[str, Any], error: Exception | None, group: dist.ProcessGroup | None) -> list[dict[str, Any]]:
+    """The facts of every rank. All ranks come here, also those with an error, and all leave in the same way.
+
+    Raises:
+        ValueError: if a rank has an error (there it is raised itself), or the facts do not fit together.
+    """
+    message = None if error is None else f"{type(error).__name__}: {error}"
+    gathered: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(gathered, (message, facts), group=group)
+    if error is not None:
+        raise error
+    for rank, (problem, _) in enumerate(gathered):
+        if problem is not None:
+            raise ValueError(f"rank {rank}: {problem}")
+    shares = [share for _, share in gathered]
+    first = shares[0]
+    if not first:
+        return shares
+    for rank, share in enumerate(shares):
+        for what in ("columns", "types", "cameras", "options"):
+            if share[what] != first[what]:
+                raise ValueError(
+                    f"rank {rank}: expected the {what} of rank 0, {first[what]}, but this one has {share[what]}"
+                )
+    if first["columns"][0] != first["columns"][1]:
+        raise ValueError(f"gallery: expected {first['columns'][0]} columns to match query, got {first['columns'][1]}")
+    for name, rows in zip(("query", "gallery"), zip(*(share["rows"] for share in shares), strict=True), strict=True):
+        if sum(rows) == 0:
+            raise ValueError(f"{name}: expected at least one row on some rank")
+    return shares
+
+
+def _exchange(own: Sets, shares: list[dict[str, Any]], group: dist.ProcessGroup | None) -> Sets:
+    """The whole sets on every rank, the features in temporary files."""
+    num_query, num_gallery = ([share["rows"][side] for share in shares] for side in (0, 1))
+    labels = [
+        None if array is None else torch.cat(list(_chunks(torch.from_numpy(array)[:, None], rows, group)))[:, 0].numpy()
+        for array, rows in zip(
+            (own.query_ids, own.gallery_ids, own.query_cams, own.gallery_cams),
+            2 * (num_query, num_gallery),
+            strict=True,
+        )
+    ]
+    features: list[Tensor] = []
+    error: Exception | None = None
+    for name, share, rows in (("query", own.query, num_query), ("gallery", own.gallery, num_gallery)):
+        chunks = _chunks(share, rows, group)
+        try:
+            features.append(spool(name, chunks))
+        except Exception as problem:  # the others send and receive until the end; so must this rank
+            error = problem
+            for _ in chunks:
+                pass
+    _agree({}, error, group)
+    return Sets(*features, *labels)  # type: ignore[arg-type]
+
+
+def _chunks(share: Tensor, rows: Sequence[int], group: dist.ProcessGroup | None) -> Iterator[Tensor]:
+    """The rows of every rank in turn, on every rank; ``rows`` says how many each has."""
+    columns, wire = share.shape[1], _wire(group)
+    step = max(1, _CHUNK_BYTES // (columns * share.element_size()))
+    for sender, count in enumerate(rows):
+        source = sender if group is None else dist.get_global_rank(group, sender)
+        for start in range(0, count, step):
+            if dist.get_rank(group) == sender:
+                chunk = share[start : start + step].to(wire, copy=True).contiguous()
+            else:
+                chunk = torch.empty(min(step, count - start), columns, dtype=share.dtype, device=wire)
+            dist.broadcast(chunk.view(torch.uint8), source, group=group)  # bytes: not all backends know all types
+            yield chunk.cpu()
+
+
+def _wire(group: dist.ProcessGroup | None) -> torch.device:
+    """The device that the group's messages are on."""
+    if "nccl" in str(dist.get_backend(group)):
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")

@@ -1,0 +1,297 @@
+"""Evaluation by several ranks: processes of their own that talk by gloo on the CPU."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from pyreid.evaluation import evaluate, evaluate_sharded, sharded
+from python_tests.evaluation.test_evaluate import integer_problem
+
+WORLDS = (1, 2, 5)
+TIMEOUT = 200  # seconds until a rank that waits counts as hanging
+
+Arrays = dict[str, Any]
+
+
+def integers() -> Arrays:
+    """Ties within and across shards; every product is exact, so that evaluate gives the same bits."""
+    names = ("query", "gallery", "query_ids", "gallery_ids", "query_cams", "gallery_cams")
+    return dict(zip(names, integer_problem(90, 300, num_ids=20, num_cams=3, dim=5), strict=True))
+
+
+def reals(dtype: torch.dtype = torch.float32, *, cameras: bool = True) -> Arrays:
+    """Every tenth gallery row repeats another, mostly of another shard."""
+    rng = np.random.default_rng(0)
+    gallery = rng.standard_normal((401, 37))
+    gallery[::10] = gallery[rng.integers(0, 401, 41)]
+    arrays: Arrays = {
+        "query": torch.from_numpy(rng.standard_normal((77, 37))).to(dtype),
+        "gallery": torch.from_numpy(gallery).to(dtype),
+        "query_ids": rng.integers(0, 9, 77),
+        "gallery_ids": rng.integers(-1, 9, 401),
+    }
+    if cameras:
+        arrays |= {"query_cams": rng.integers(0, 3, 77), "gallery_cams": rng.integers(0, 3, 401)}
+    return arrays
+
+
+def rounding() -> Arrays:
+    """Gallery rows so alike that only the rounding of the inner products ranks them."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((1, 301)) + 1e-7 * rng.standard_normal((401, 301))
+    return reals() | {"query": rng.standard_normal((77, 301)).astype("f4"), "gallery": rows.astype("f4")}
+
+
+GOOD: dict[str, tuple[Callable[[], Arrays], dict[str, Any]]] = {
+    "integers": (integers, {}),
+    "integers, trapezoid": (integers, {"ap": "trapezoid", "no_match": "zero", "max_rank": 7}),
+    "float32": (reals, {}),
+    "rounding": (rounding, {}),
+    "cosine": (reals, {"metric": "cosine"}),
+    "float16": (lambda: reals(torch.float16), {}),
+    "bfloat16": (lambda: reals(torch.bfloat16), {}),
+    "float64, no cameras": (lambda: reals(torch.float64, cameras=False), {}),
+}
+
+
+def share(arrays: Arrays, rank: int, world: int) -> Arrays:
+    """Uneven parts; with five ranks some have no queries or no gallery."""
+    if world == 1:
+        return arrays
+    own = {}
+    for name, array in arrays.items():
+        cuts = {2: [0, 0.2, 1], 5: [0, 0.4, 0.4, 0.45, 1, 1] if "query" in name else [0, 0, 0.3, 0.7, 0.71, 1]}[world]
+        begin, end = (int(cut * len(array)) for cut in cuts[rank : rank + 2])
+        own[name] = array[begin:end]
+    return own
+
+
+def break_columns(arrays: Arrays) -> None:
+    arrays["gallery"] = arrays["gallery"][:, :4]
+
+
+def break_dtype(arrays: Arrays) -> None:
+    arrays["gallery"] = arrays["gallery"].astype(np.float64)
+
+
+def break_nan(arrays: Arrays) -> None:
+    arrays["gallery"] = arrays["gallery"] * np.float32(np.nan)
+
+
+def break_cameras(arrays: Arrays) -> None:
+    del arrays["query_cams"], arrays["gallery_cams"]
+
+
+def break_one_camera(arrays: Arrays) -> None:
+    del arrays["gallery_cams"]
+
+
+def break_length(arrays: Arrays) -> None:
+    arrays["gallery_ids"] = arrays["gallery_ids"][1:]
+
+
+def break_type(arrays: Arrays) -> None:
+    arrays["query"] = "query.txt"
+
+
+def break_option(arrays: Arrays) -> None:
+    arrays["metric"] = "cosine"
+
+
+def break_bad_option(arrays: Arrays) -> None:
+    arrays["ap"] = "area"
+
+
+BAD: dict[str, tuple[Callable[[Arrays], None], str, str]] = {  # what the last rank raises, and what the others do
+    "columns": (break_columns, "expected the columns of rank 0, (5, 5), but this one has (5, 4)", ""),
+    "dtype": (break_dtype, "expected the types of rank 0", ""),
+    "nan": (break_nan, "NaN or infinite values, the first is nan at row 0", "rank {last}: ValueError: gallery: "),
+    "cameras": (break_cameras, "expected the cameras of rank 0, True, but this one has False", ""),
+    "one camera": (break_one_camera, "gallery_cams: expected cameras", "rank {last}: ValueError: gallery_cams: "),
+    "length": (break_length, "gallery_ids: expected shape", "rank {last}: ValueError: gallery_ids: "),
+    "type": (break_type, "query.txt: expected a file that ends in", "rank {last}: ValueError: query.txt: "),
+    "option": (break_option, "expected the options of rank 0", ""),
+    "bad option": (break_bad_option, "ap: expected one of", "rank {last}: ValueError: ap: "),
+}
+
+
+class FullDisk:
+    """A temporary file that has room for two chunks."""
+
+    def __init__(self, **options: Any) -> None:
+        self.writes = 0
+
+    def __enter__(self) -> FullDisk:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def write(self, data: Any) -> None:
+        self.writes += 1
+        if self.writes > 2:
+            raise OSError(28, "No space left on device")
+
+
+def attempt(arrays: Arrays) -> str:
+    try:
+        evaluate_sharded(**arrays)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def work(rank: int, world: int, folder: str) -> None:
+    """What one rank does: all cases one after the other, into a file."""
+    torch.set_num_threads(1)
+    sharded._QUERIES_AT_A_TIME = 16
+    sharded._CHUNK_BYTES = 1000
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meet",
+        rank=rank,
+        world_size=world,
+        timeout=datetime.timedelta(seconds=TIMEOUT),
+    )
+    found: dict[str, Any] = {}
+    for name, (make, options) in GOOD.items():
+        found[name] = evaluate_sharded(**share(make(), rank, world), **options).to_dict()
+    last = rank == world - 1
+    for name, (break_it, _, _) in BAD.items():
+        arrays = share(integers(), rank, world)
+        if last:
+            break_it(arrays)
+        found[name] = attempt(arrays)
+    empty = share(integers(), rank, world)
+    empty["gallery"], empty["gallery_ids"], empty["gallery_cams"] = (
+        empty[key][:0] for key in ("gallery", "gallery_ids", "gallery_cams")
+    )
+    found["empty"] = attempt(empty)
+    narrow = share(integers(), rank, world)
+    narrow["query"] = narrow["query"][:, :3]
+    found["narrow"] = attempt(narrow)
+
+    original, ranking = tempfile.TemporaryFile, sharded.ranking_strips
+    if last:
+        tempfile.TemporaryFile = FullDisk  # type: ignore[assignment, misc]
+    found["disk"] = attempt(share(integers(), rank, world))
+    tempfile.TemporaryFile = original  # type: ignore[misc]
+    if last:  # a device that fails in the middle
+
+        def fail(*args: Any, **options: Any) -> Any:
+            raise RuntimeError("out of memory")
+
+        sharded.ranking_strips = fail  # type: ignore[assignment]
+    found["device"] = attempt(share(integers(), rank, world))
+    sharded.ranking_strips = ranking
+
+    if world == 5:  # a group of some ranks, numbered anew
+        group = dist.new_group([1, 3])
+        if rank in (1, 3):
+            part = share(integers(), (1, 3).index(rank), 2)
+            found["group"] = evaluate_sharded(**part, group=group).to_dict()
+    dist.barrier()
+    dist.destroy_process_group()
+    (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
+    """For each number of ranks what each rank found."""
+    context = multiprocessing.get_context("spawn")
+    found = {}
+    for world in WORLDS:
+        folder = tmp_path_factory.mktemp(f"ranks{world}")
+        processes = [
+            context.Process(target=work, args=(rank, world, str(folder)), daemon=True) for rank in range(world)
+        ]
+        os.environ["OMP_NUM_THREADS"] = "1"
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(TIMEOUT)
+        assert [process.exitcode for process in processes] == [0] * world
+        found[world] = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(world)]
+    return found
+
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * TIMEOUT)]
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_any_number_of_ranks_gives_the_same_bits(name: str, results: dict[int, list[dict[str, Any]]]) -> None:
+    all_of_them = [found[name] for world in WORLDS for found in results[world]]
+    assert len(all_of_them) == 8
+    assert all(found == all_of_them[0] for found in all_of_them)
+
+
+@pytest.mark.parametrize("name", sorted(set(GOOD) - {"rounding"}))
+def test_they_are_those_of_one_process(name: str, results: dict[int, list[dict[str, Any]]]) -> None:
+    make, options = GOOD[name]
+    arrays = make()
+    expected = evaluate(**arrays, **options).to_dict()
+    found = results[2][0][name]
+    assert found["first_match_rank"] == expected["first_match_rank"]
+    assert found["average_precision"] == expected["average_precision"]
+    assert found["settings"] == expected["settings"]
+    assert found == expected
+
+
+def test_a_group_of_some_ranks(results: dict[int, list[dict[str, Any]]]) -> None:
+    expected = evaluate(**integers()).to_dict()
+    assert [results[5][rank]["group"] == expected for rank in (1, 3)] == [True, True]
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("name", BAD)
+def test_an_error_of_one_rank_is_one_of_all(name: str, world: int, results: dict[int, list[dict[str, Any]]]) -> None:
+    _, last, others = BAD[name]
+    messages = [found[name] for found in results[world]]
+    disagreement = not others
+    if world == 1 and disagreement:
+        assert name == "columns" or messages == ["no error"]
+        return
+    assert last in messages[-1]
+    for message in messages[:-1]:
+        assert message.startswith("ValueError: ")
+        assert last in message
+        assert others.format(last=world - 1) in message
+    if disagreement:
+        assert set(messages) == {messages[0]}
+        assert messages[0].startswith(f"ValueError: rank {world - 1}: ")
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_errors_of_the_whole_and_in_the_middle(world: int, results: dict[int, list[dict[str, Any]]]) -> None:
+    for name, everywhere in (
+        ("empty", "ValueError: gallery: expected at least one row on some rank"),
+        ("narrow", "ValueError: gallery: expected 3 columns to match query, got 5"),
+    ):
+        assert [found[name] for found in results[world]] == [everywhere] * world
+    for name, error in (
+        ("disk", "OSError: [Errno 28] gallery: cannot keep chunks in"),
+        ("device", "RuntimeError: out of memory"),
+    ):
+        messages = [found[name] for found in results[world]]
+        assert messages[-1].startswith(error)
+        assert all(message.startswith(f"ValueError: rank {world - 1}: {error}") for message in messages[:-1])
+
+
+def test_without_ranks() -> None:
+    with pytest.raises(RuntimeError, match=r"call torch\.distributed\.init_process_group first, or use evaluate"):
+        evaluate_sharded(**integers())
