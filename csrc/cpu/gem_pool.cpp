@@ -207,15 +207,15 @@ void pool_rows(const S* x, int64_t rows, int64_t n, int power, const T* exponent
                T* factor, T* slope) {
   double sums[kRowsPerBlock], log_sums[kRowsPerBlock];
   T units[kRowsPerBlock];
-  if (power != 0) PYREID_SIMD(gem_plain_sums, x, rows, n, power, eps, largest, static_cast<double*>(sums));
+  if (power == 0) {
+    PYREID_SIMD(gem_largest, x, rows, n, eps, largest);
+  } else {
+    PYREID_SIMD(gem_plain_sums, x, rows, n, power, eps, largest, static_cast<double*>(sums));
+  }
   for (int64_t i = 0; i < rows; ++i) {
     const S* row = x + i * n;
     units[i] = T(1);
-    if (power == 0) {
-      largest[i] = PYREID_SIMD(gem_largest, row, n, eps);
-    } else if (take_plain_sum(n, power, eps, &largest[i], &sums[i], &units[i])) {
-      continue;
-    }
+    if (power != 0 && take_plain_sum(n, power, eps, &largest[i], &sums[i], &units[i])) continue;
     double* log_sum = slope == nullptr ? nullptr : &log_sums[i];
     if (is_ordinary(largest[i], exponents[i], eps)) {
       PYREID_SIMD(gem_power_sums, row, n, largest[i], exponents[i], eps, &sums[i], log_sum);

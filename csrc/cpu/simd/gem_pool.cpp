@@ -72,7 +72,15 @@ struct LogRatio {
     scale = reinterpret_cast<Vec<T>>((2 * Format::kBias - biased) << Format::kMantissaBits);
     offset = log2<T>(largest * scale);
   }
-  Vec<T> of(Vec<T> v) const { return log2<T>(v * scale) - offset; }
+  // in place
+  template <int kCount>
+  void of_each(Vec<T> (&v)[kCount]) const {
+#pragma GCC unroll 4
+    for (int i = 0; i < kCount; ++i) v[i] *= scale;
+    log2_of_each<T>(v);
+#pragma GCC unroll 4
+    for (int i = 0; i < kCount; ++i) v[i] -= offset;
+  }
 };
 
 // Each lane adds up to 64 terms before it goes into the total: the rounding error does not grow with the row.
@@ -80,14 +88,18 @@ template <class T>
 constexpr int64_t kChunk = 64 * kLanes<T>;
 
 template <class S, class T>
-T largest_impl(const S* x, int64_t n, T eps) {
-  Vec<T> best = broadcast(eps);
-  each_vector<T>(0, n, [&](auto place) { best = larger_or_nan<T>(best, clamp_from_below<T>(place.load(x), eps)); });
-  T largest = best[0];
-  for (int64_t lane = 1; lane < kLanes<T>; ++lane) {
-    if (best[lane] > largest || best[lane] != best[lane]) largest = best[lane];
+void largest_impl(const S* x, int64_t rows, int64_t n, T eps, T* largest) {
+  for (int64_t r = 0; r < rows; ++r) {
+    Vec<T> best = broadcast(eps);
+    IntVec<T> is_nan{};
+    each_vector<T>(0, n, [&](auto place) {
+      const Vec<T> v = place.load(x + r * n);
+      best = larger_positive<T>(best, v);  // of numbers below 0 any other is larger, too
+      is_nan |= v != v;
+    });
+    best = is_nan ? broadcast(static_cast<T>(__builtin_nan(""))) : best;  // larger than infinity
+    largest[r] = largest_positive_lane<T>(best);
   }
-  return largest;
 }
 
 template <int kPower, class S, class T>
@@ -111,6 +123,33 @@ void plain_sums_impl(const S* x, int64_t rows, int64_t n, T eps, T* largest, dou
   }
 }
 
+// Logarithms and powers are taken of so many vectors side by side.
+constexpr int kSideBySide = 4;
+
+template <int kCount>
+struct Count {};
+
+// Calls body(places) for the vectors of a row as each_vector does, with an array of them: kSideBySide or 2 where there
+// are so many.
+template <class T, class Body>
+inline void each_few_vectors(int64_t begin, int64_t end, Body body) {
+  int64_t i = begin;
+  const auto take = [&]<int kCount>(Count<kCount>) {
+    for (; i + kCount * kLanes<T> <= end; i += kCount * kLanes<T>) {
+      WholeVector<T> places[kCount];
+#pragma GCC unroll 4
+      for (int k = 0; k < kCount; ++k) places[k].i = i + k * kLanes<T>;
+      body(places);
+    }
+  };
+  take(Count<kSideBySide>{});
+  take(Count<2>{});
+  each_vector<T>(i, end, [&]<class Place>(Place place) {
+    const Place places[] = {place};
+    body(places);
+  });
+}
+
 template <bool kLog, class S, class T>
 void power_sums_impl(const S* x, int64_t n, T largest, T p, T eps, double* sum, double* log_sum) {
   const LogRatio<T> ratio(broadcast(largest));
@@ -119,11 +158,20 @@ void power_sums_impl(const S* x, int64_t n, T largest, T p, T eps, double* sum, 
   for (int64_t begin = 0; begin < n; begin += kChunk<T>) {
     const int64_t end = n - begin < kChunk<T> ? n : begin + kChunk<T>;
     Vec<T> sums{}, log_sums{};
-    each_vector<T>(begin, end, [&](auto place) {
-      const Vec<T> log = ratio.of(clamp_from_below<T>(place.load(x), eps));
-      const Vec<T> power = place.fresh(exp2<T>(exponent * log));
-      sums += power;
-      if constexpr (kLog) log_sums += power * log;
+    each_few_vectors<T>(begin, end, [&]<class Place, size_t kCount>(const Place(&places)[kCount]) {
+      Vec<T> log[kCount], power[kCount];
+#pragma GCC unroll 4
+      for (size_t k = 0; k < kCount; ++k) log[k] = clamp_from_below<T>(places[k].load(x), eps);
+      ratio.of_each(log);
+#pragma GCC unroll 4
+      for (size_t k = 0; k < kCount; ++k) power[k] = exponent * log[k];
+      exp2_of_each<T>(power);
+#pragma GCC unroll 4
+      for (size_t k = 0; k < kCount; ++k) {
+        power[k] = places[k].fresh(power[k]);
+        sums += power[k];
+        if constexpr (kLog) log_sums += power[k] * log[k];
+      }
     });
     total += static_cast<double>(sum_lanes<T>(sums));
     if constexpr (kLog) log_total += static_cast<double>(sum_lanes<T>(log_sums));
@@ -146,13 +194,29 @@ void plain_gradient_impl(const S* x, int64_t rows, int64_t n, const T* inverse, 
   }
 }
 
+// scale (v / largest)^exponent where v >= eps, else 0, into `out`, which holds v before
+template <class T, size_t kCount>
+inline void gradients(const LogRatio<T>& ratio, Vec<T> exponent, Vec<T> scale, T eps, const Vec<T> (&v)[kCount],
+                      Vec<T> (&out)[kCount]) {
+  ratio.of_each(out);  // whatever it is of values below eps
+#pragma GCC unroll 4
+  for (size_t k = 0; k < kCount; ++k) out[k] *= exponent;
+  exp2_of_each<T>(out);
+#pragma GCC unroll 4
+  for (size_t k = 0; k < kCount; ++k) out[k] = v[k] < eps ? Vec<T>{} : out[k] * scale;
+}
+
 template <class S, class T>
 void gradient_row_impl(const S* x, int64_t n, T largest, T p, T eps, T scale, S* dx) {
   const LogRatio<T> ratio(broadcast(largest));
-  const Vec<T> exponent = broadcast(p - T(1));
-  each_vector<T>(0, n, [&](auto place) {
-    const Vec<T> v = place.load(x), power = exp2<T>(exponent * ratio.of(clamp_from_below<T>(v, eps)));
-    place.store(dx, v < eps ? Vec<T>{} : power * scale);
+  const Vec<T> exponent = broadcast(p - T(1)), factor = broadcast(scale);
+  each_few_vectors<T>(0, n, [&]<class Place, size_t kCount>(const Place(&places)[kCount]) {
+    Vec<T> v[kCount], power[kCount];
+#pragma GCC unroll 4
+    for (size_t k = 0; k < kCount; ++k) power[k] = v[k] = places[k].load(x);
+    gradients(ratio, exponent, factor, eps, v, power);
+#pragma GCC unroll 4
+    for (size_t k = 0; k < kCount; ++k) places[k].store(dx, power[k]);
   });
 }
 
@@ -166,17 +230,17 @@ struct Positions {
   int64_t first;
 };
 
-// Calls body(positions) for all n.
-template <class Body>
+// Calls body(positions) for all n, kMost at a time where there are so many.
+template <int64_t kMost, class Body>
 inline void each_positions(int64_t n, Body body) {
   int64_t position = 0;
-  for (; position + kTogether <= n; position += kTogether) body(Positions<kTogether>{position});
+  for (; position + kMost <= n; position += kMost) body(Positions<kMost>{position});
   for (; position < n; ++position) body(Positions<1>{position});
 }
 
 template <class S, class T>
 void columns_largest_impl(const S* x, int64_t n, int64_t stride, int64_t count, T* largest) {
-  each_positions(n, [&]<int64_t kCount>(Positions<kCount> positions) {
+  each_positions<kTogether>(n, [&]<int64_t kCount>(Positions<kCount> positions) {
     const S* row = x + positions.first * stride;
     each_vector<T>(0, count, [&](auto place) {
       Vec<T> best = place.load(largest);
@@ -189,7 +253,7 @@ void columns_largest_impl(const S* x, int64_t n, int64_t stride, int64_t count, 
 
 template <int kPower, class S, class T>
 void columns_plain_sums_impl(const S* x, int64_t n, int64_t stride, int64_t count, T eps, T* largest, T* sum) {
-  each_positions(n, [&]<int64_t kCount>(Positions<kCount> positions) {
+  each_positions<kTogether>(n, [&]<int64_t kCount>(Positions<kCount> positions) {
     const S* row = x + positions.first * stride;
     each_vector<T>(0, count, [&](auto place) {
       Vec<T> best = place.load(largest), sums{};
@@ -213,12 +277,22 @@ void columns_power_sums_impl(const S* x, int64_t n, int64_t stride, int64_t coun
     const LogRatio<T> ratio(place.load(largest));
     const Vec<T> exponent = place.load(p);
     Vec<T> sums{}, log_sums{};
-    for (int64_t position = 0; position < n; ++position) {
-      const Vec<T> log = ratio.of(clamp_from_below<T>(place.load(x + position * stride), eps));
-      const Vec<T> power = exp2<T>(exponent * log);
-      sums += power;
-      if constexpr (kLog) log_sums += power * log;
-    }
+    each_positions<kSideBySide>(n, [&]<int64_t kCount>(Positions<kCount> positions) {
+      Vec<T> log[kCount], power[kCount];
+#pragma GCC unroll 4
+      for (int64_t k = 0; k < kCount; ++k) {
+        log[k] = clamp_from_below<T>(place.load(x + (positions.first + k) * stride), eps);
+      }
+      ratio.of_each(log);
+#pragma GCC unroll 4
+      for (int64_t k = 0; k < kCount; ++k) power[k] = exponent * log[k];
+      exp2_of_each<T>(power);
+#pragma GCC unroll 4
+      for (int64_t k = 0; k < kCount; ++k) {
+        sums += power[k];
+        if constexpr (kLog) log_sums += power[k] * log[k];
+      }
+    });
     place.store(sum, place.load(sum) + place.fresh(sums));
     if constexpr (kLog) place.store(log_sum, place.load(log_sum) + place.fresh(log_sums));
   });
@@ -241,16 +315,20 @@ void columns_plain_gradient_impl(const S* x, int64_t n, int64_t stride, int64_t 
 template <class S, class T>
 void columns_gradient_impl(const S* x, int64_t n, int64_t stride, int64_t count, const T* largest, const T* p, T eps,
                            const T* scale, S* dx) {
-  each_positions(n, [&]<int64_t kCount>(Positions<kCount> positions) {
+  each_positions<kTogether>(n, [&]<int64_t kCount>(Positions<kCount> positions) {
     const S* row = x + positions.first * stride;
     S* out = dx + positions.first * stride;
     each_vector<T>(0, count, [&](auto place) {
       const LogRatio<T> ratio(place.load(largest));
       const Vec<T> exponent = place.load(p) - T(1), factor = place.load(scale);
-      for (int64_t k = 0; k < kCount; ++k) {
-        const Vec<T> v = place.load(row + k * stride);
-        const Vec<T> power = exp2<T>(exponent * ratio.of(clamp_from_below<T>(v, eps)));
-        place.store(out + k * stride, v < eps ? Vec<T>{} : power * factor);
+      constexpr int64_t kStep = kCount < kSideBySide ? kCount : kSideBySide;
+      for (int64_t begin = 0; begin < kCount; begin += kStep) {
+        Vec<T> v[kStep], power[kStep];
+#pragma GCC unroll 4
+        for (int64_t k = 0; k < kStep; ++k) power[k] = v[k] = place.load(row + (begin + k) * stride);
+        gradients(ratio, exponent, factor, eps, v, power);
+#pragma GCC unroll 4
+        for (int64_t k = 0; k < kStep; ++k) place.store(out + (begin + k) * stride, power[k]);
       }
     });
   });
@@ -334,7 +412,7 @@ inline void with_power(int power, Body body) {
   void gem_plain_sums(const S* x, int64_t rows, int64_t n, int power, T eps, T* largest, double* sum) {                \
     with_power(power, [&]<int kPower>(Power<kPower>) { plain_sums_impl<kPower>(x, rows, n, eps, largest, sum); });     \
   }                                                                                                                    \
-  T gem_largest(const S* x, int64_t n, T eps) { return largest_impl(x, n, eps); }                                      \
+  void gem_largest(const S* x, int64_t rows, int64_t n, T eps, T* largest) { largest_impl(x, rows, n, eps, largest); } \
   void gem_power_sums(const S* x, int64_t n, T largest, T p, T eps, double* sum, double* log_sum) {                    \
     if (log_sum != nullptr) return power_sums_impl<true>(x, n, largest, p, eps, sum, log_sum);                         \
     power_sums_impl<false>(x, n, largest, p, eps, sum, log_sum);                                                       \

@@ -8,8 +8,8 @@
 #define PYREID_GEM_ROW_DECLARATIONS(S, T)                                                                              \
   /* Of each row max v, and the sum of v^power, as it is; power is 1, 2 or 3. NaN is sure to be in the sum alone. */   \
   void gem_plain_sums(const S* x, int64_t rows, int64_t n, int power, T eps, T* largest, double* sum);                 \
-  /* max v, NaN if there is one */                                                                                     \
-  T gem_largest(const S* x, int64_t n, T eps);                                                                         \
+  /* max v of each row, NaN if there is one */                                                                         \
+  void gem_largest(const S* x, int64_t rows, int64_t n, T eps, T* largest);                                            \
   /* sum of u^p, and of u^p log2 u unless log_sum is null, over u = v / largest; normal numbers only */                \
   void gem_power_sums(const S* x, int64_t n, T largest, T p, T eps, double* sum, double* log_sum);                     \
   /* dx = scale (x inverse)^(power - 1) where x >= eps, else 0; power is 1, 2 or 3 */                                  \
