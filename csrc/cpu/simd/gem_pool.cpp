@@ -110,13 +110,23 @@ void plain_sums_impl(const S* x, int64_t rows, int64_t n, T eps, T* largest, dou
     double total = 0;
     for (int64_t begin = 0; begin < n; begin += kChunk<T>) {
       const int64_t end = n - begin < kChunk<T> ? n : begin + kChunk<T>;
-      Vec<T> sums{};
-      each_vector<T>(begin, end, [&](auto place) {
+      Vec<T> sums{}, more_sums{};
+      int64_t i = begin;
+      for (; i + 2 * kLanes<T> <= end; i += 2 * kLanes<T>) {
+        Vec<T> v, w;
+        load_two(row + i, &v, &w);
+        v = clamp_from_below<T>(v, eps);
+        w = clamp_from_below<T>(w, eps);
+        best = larger_positive<T>(best, larger_positive<T>(v, w));
+        sums += integer_power<kPower, T>(v);
+        more_sums += integer_power<kPower, T>(w);
+      }
+      each_vector<T>(i, end, [&](auto place) {
         const Vec<T> v = clamp_from_below<T>(place.load(row), eps);
         best = larger_positive<T>(best, v);
         sums += place.fresh(integer_power<kPower, T>(v));
       });
-      total += static_cast<double>(sum_lanes<T>(sums));
+      total += static_cast<double>(sum_lanes<T>(sums + more_sums));
     }
     largest[r] = largest_positive_lane<T>(best);
     sum[r] = total;
@@ -187,10 +197,16 @@ void plain_gradient_impl(const S* x, int64_t rows, int64_t n, const T* inverse, 
     const S* row = x + r * n;
     S* out = dx + r * n;
     const Vec<T> factor = broadcast(scale[r]), multiplier = broadcast(inverse[r]);
-    each_vector<T>(0, n, [&](auto place) {
-      const Vec<T> v = place.load(row), power = integer_power<kPower, T>(v * multiplier);
-      place.store(out, v < eps ? Vec<T>{} : power * factor);
-    });
+    const auto gradient = [&](Vec<T> v) -> Vec<T> {
+      return v < eps ? Vec<T>{} : integer_power<kPower, T>(v * multiplier) * factor;
+    };
+    int64_t i = 0;
+    for (; i + 2 * kLanes<T> <= n; i += 2 * kLanes<T>) {
+      Vec<T> v, w;
+      load_two(row + i, &v, &w);
+      store_two(out + i, gradient(v), gradient(w));
+    }
+    each_vector<T>(i, n, [&](auto place) { place.store(out, gradient(place.load(row))); });
   }
 }
 
