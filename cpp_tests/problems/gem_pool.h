@@ -251,8 +251,10 @@ void check_gem_of_extreme_rows(bool channels_last) {
       CHECK_CLOSE(pool(std::vector<double>(n, -1)), T(1e-6), 1e-6 * gem_tolerance<T>(p));
       row[n - 1] = infinity;
       CHECK_EQUAL(pool(row), std::numeric_limits<T>::infinity());
-      row[0] = std::numeric_limits<double>::quiet_NaN();
-      for (const bool with_slope : {false, true}) CHECK(std::isnan(pool(row, with_slope)));
+      for (const double sign : {1.0, -1.0}) {
+        row[0] = std::copysign(std::numeric_limits<double>::quiet_NaN(), sign);
+        for (const bool with_slope : {false, true}) CHECK(std::isnan(pool(row, with_slope)));
+      }
     }
   }
   // The smaller quotient is no normal number, but its power is not small. The error of its logarithm, and with it the
