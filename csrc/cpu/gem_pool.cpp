@@ -43,7 +43,7 @@ int plain_power(const GemExponent<T>& p) {
 }
 
 // Whether the plain sum of v^3 over a row neither overflows nor loses the largest values: all but very odd rows. Others
-// are divided by their largest value first.
+// are scaled first, and go by logarithms.
 template <class T>
 bool has_plain_sum(T largest) {
   constexpr bool kSingle = std::is_same_v<T, float>;
