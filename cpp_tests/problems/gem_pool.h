@@ -193,6 +193,25 @@ void check_gem_of_columns() {
   check_gem_exponents<S, T, Backend>(2, 16, 20, {true, 1});
 }
 
+// Rows of very different sizes side by side: a power of some would overflow or vanish if nothing were scaled.
+template <class S, class T, class Backend>
+void check_gem_of_sizes() {
+  constexpr int kStep = std::is_same_v<T, float> ? 12 : 100;
+  auto rows = GemRows<S, T>::random(Backend{}, 2, 9, 37);
+  rows.eps = std::ldexp(T(1), -5 * kStep);
+  for (size_t i = 0; i < rows.x.size(); ++i) {
+    const int channel = static_cast<int>(i) / 37 % 9;
+    rows.x[i] = store<S, Backend>(std::ldexp(load<Backend>(rows.x[i]), (channel - 4) * kStep));
+  }
+  for (const bool channels_last : {false, true}) {
+    for (const T p : {T(1), T(2), T(3), T(3.7)}) {
+      for (const bool with_slope : {false, true}) {
+        check_gem<S, T, Backend>(rows, Exponent<T>{{}, p}, with_slope, {channels_last, 0});
+      }
+    }
+  }
+}
+
 template <class S, class T, class Backend>
 std::vector<T> pool_one_row(const std::vector<double>& row, T p, bool with_slope = true, bool channels_last = false) {
   std::vector<S> x;
@@ -232,8 +251,10 @@ void check_gem_of_extreme_rows(bool channels_last) {
       CHECK_CLOSE(pool(std::vector<double>(n, -1)), T(1e-6), 1e-6 * gem_tolerance<T>(p));
       row[n - 1] = infinity;
       CHECK_EQUAL(pool(row), std::numeric_limits<T>::infinity());
-      row[0] = std::numeric_limits<double>::quiet_NaN();
-      for (const bool with_slope : {false, true}) CHECK(std::isnan(pool(row, with_slope)));
+      for (const double sign : {1.0, -1.0}) {
+        row[0] = std::copysign(std::numeric_limits<double>::quiet_NaN(), sign);
+        for (const bool with_slope : {false, true}) CHECK(std::isnan(pool(row, with_slope)));
+      }
     }
   }
   // The smaller quotient is no normal number, but its power is not small. The error of its logarithm, and with it the
@@ -289,15 +310,20 @@ void check_gem_of_nothing() {
   TEST(extreme_rows_of_##name) { ::pyreid::test::check_gem_of_extreme_rows<S, T, Backend>(false); } \
   TEST(extreme_columns_of_##name) { ::pyreid::test::check_gem_of_extreme_rows<S, T, Backend>(true); }
 
-#define PYREID_TEST_GEM_POOL(Backend)                                  \
-  PYREID_TEST_GEM_POOL_OF(Backend, float32, float, float)              \
-  PYREID_TEST_GEM_POOL_OF(Backend, float64, double, double)            \
-  PYREID_TEST_GEM_POOL_OF(Backend, float16, Backend::Half, float)      \
-  PYREID_TEST_GEM_POOL_OF(Backend, bfloat16, Backend::BFloat16, float) \
-  TEST(exponent_gradient) {                                            \
-    ::pyreid::test::check_gem_exponent_gradient<float, Backend>();     \
-    ::pyreid::test::check_gem_exponent_gradient<double, Backend>();    \
-  }                                                                    \
+#define PYREID_TEST_GEM_POOL(Backend)                                        \
+  TEST(sizes) {                                                              \
+    ::pyreid::test::check_gem_of_sizes<float, float, Backend>();             \
+    ::pyreid::test::check_gem_of_sizes<double, double, Backend>();           \
+    ::pyreid::test::check_gem_of_sizes<Backend::BFloat16, float, Backend>(); \
+  }                                                                          \
+  PYREID_TEST_GEM_POOL_OF(Backend, float32, float, float)                    \
+  PYREID_TEST_GEM_POOL_OF(Backend, float64, double, double)                  \
+  PYREID_TEST_GEM_POOL_OF(Backend, float16, Backend::Half, float)            \
+  PYREID_TEST_GEM_POOL_OF(Backend, bfloat16, Backend::BFloat16, float)       \
+  TEST(exponent_gradient) {                                                  \
+    ::pyreid::test::check_gem_exponent_gradient<float, Backend>();           \
+    ::pyreid::test::check_gem_exponent_gradient<double, Backend>();          \
+  }                                                                          \
   TEST(no_rows) { ::pyreid::test::check_gem_of_nothing<Backend>(); }
 
 }  // namespace pyreid::test

@@ -35,6 +35,38 @@ bool is_ordinary(T largest, T p, T eps) {
          p <= std::numeric_limits<T>::max();
 }
 
+// The power of the loops without logarithms, or 0 if the exponent is another or not the same for all channels.
+template <class T>
+int plain_power(const GemExponent<T>& p) {
+  const T exponent = p.count > 1 ? T(0) : exponent_of(p, 0);
+  return exponent == T(1) ? 1 : exponent == T(2) ? 2 : exponent == T(3) ? 3 : 0;
+}
+
+// Whether the plain sum of v^3 over a row neither overflows nor loses the largest values: all but very odd rows. Others
+// are scaled first, and go by logarithms.
+template <class T>
+bool has_plain_sum(T largest) {
+  constexpr bool kSingle = std::is_same_v<T, float>;
+  return largest <= std::ldexp(T(1), kSingle ? 36 : 300) && largest >= std::ldexp(T(1), kSingle ? -30 : -300);
+}
+
+// What a plain sum makes known of a row: its largest value, and the share of that in the sum, computed as in the loops,
+// so that a row of one value pools to it. Whether the sum is to be used.
+template <class T>
+bool take_plain_sum(int64_t n, int power, T eps, T* largest, double* sum, T* unit) {
+  const T m = *largest;
+  if (*sum != *sum) *largest = std::numeric_limits<T>::quiet_NaN();
+  *unit = T(1);
+  if (*sum != *sum) return false;
+  if (m == eps) {  // as all are
+    *sum = static_cast<double>(n);
+    return true;
+  }
+  if (!has_plain_sum(m)) return false;
+  *unit = power == 3 ? m * m * m : power == 2 ? m * m : m;
+  return true;
+}
+
 // n values `stride` apart
 template <class S, class T>
 void load_strided(const S* x, int64_t n, int64_t stride, T* values) {
@@ -76,63 +108,161 @@ void gradient_row_with_care(const S* x, int64_t n, int64_t stride, T largest, T 
   }
 }
 
-// Calls body(sample, first channel, channels) for blocks of channels.
-template <class Body>
-void for_column_blocks(int64_t samples, int64_t channels, int64_t n, const ParallelFor& parallel_for,
-                       const Body& body) {
+// Calls body(sample, first channel, channels, their exponents) for blocks of channels.
+template <class T, class Body>
+void for_column_blocks(int64_t samples, int64_t channels, int64_t n, const GemExponent<T>& p,
+                       const ParallelFor& parallel_for, const Body& body) {
   const int64_t blocks = (channels + kChannelsPerBlock - 1) / kChannelsPerBlock;
   parallel_for(0, samples * blocks, grain_for(n * std::min(channels, kChannelsPerBlock)),
                [=](int64_t begin, int64_t end) {
+                 T exponents[kChannelsPerBlock];
                  for (int64_t b = begin; b < end; ++b) {
                    const int64_t first = b % blocks * kChannelsPerBlock;
-                   body(b / blocks, first, std::min(kChannelsPerBlock, channels - first));
+                   const int64_t count = std::min(kChannelsPerBlock, channels - first);
+                   for (int64_t i = 0; i < count; ++i) exponents[i] = exponent_of(p, first + i);
+                   body(b / blocks, first, count, static_cast<const T*>(exponents));
                  }
                });
 }
 
-// What the vector loops need of each channel of a block. They compute nonsense for a channel that is not ordinary,
-// which then goes through libm.
+// Calls body(first row, rows, their exponents) for blocks of rows.
+template <class T, class Body>
+void for_row_blocks(int64_t begin, int64_t end, int64_t channels, const GemExponent<T>& p, const Body& body) {
+  T exponents[kRowsPerBlock];
+  for (int64_t r = begin; r < end; r += kRowsPerBlock) {
+    const int64_t rows = std::min(kRowsPerBlock, end - r);
+    for (int64_t i = 0; i < rows; ++i) exponents[i] = exponent_of(p, (r + i) % channels);
+    body(r, rows, static_cast<const T*>(exponents));
+  }
+}
+
+// Adds up what `add(positions before, positions)` puts into partial sums, in runs that are short enough for T.
+template <class Add>
+void for_runs(int64_t n, const Add& add) {
+  for (int64_t begin = 0; begin < n; begin += kTermsPerPartial) add(begin, std::min(kTermsPerPartial, n - begin));
+}
+
 template <class T>
-struct Columns {
-  T exponents[kChannelsPerBlock];
-  bool ordinary[kChannelsPerBlock];
-  T uniform;  // 0: each channel its own
-  Columns(const GemExponent<T>& p, int64_t first, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) exponents[i] = exponent_of(p, first + i);
-    uniform = p.count > 1 ? T(0) : exponents[0];
+void add_partial(T* partial, int64_t count, double* sums) {
+  for (int64_t i = 0; i < count; ++i) sums[i] += static_cast<double>(partial[i]);
+  std::fill(partial, partial + count, T(0));
+}
+
+// By logarithms, or for channels that are not ordinary, of which the vector loops compute nonsense, through libm.
+template <class S, class T>
+void sum_columns(const S* x, int64_t channels, int64_t count, int64_t n, const T* exponents, T eps, const T* largest,
+                 double* sums, double* log_sums) {
+  T partial[kChannelsPerBlock] = {}, log_partial[kChannelsPerBlock] = {};
+  std::fill(sums, sums + count, 0.0);
+  if (log_sums != nullptr) std::fill(log_sums, log_sums + count, 0.0);
+  for_runs(n, [&](int64_t begin, int64_t positions) {
+    PYREID_SIMD(gem_columns_power_sums, x + begin * channels, positions, channels, count, largest, exponents, eps,
+                static_cast<T*>(partial), log_sums == nullptr ? nullptr : static_cast<T*>(log_partial));
+    add_partial<T>(partial, count, sums);
+    if (log_sums != nullptr) add_partial<T>(log_partial, count, log_sums);
+  });
+  for (int64_t i = 0; i < count; ++i) {
+    if (is_ordinary(largest[i], exponents[i], eps)) continue;
+    power_sums_with_care(x + i, n, channels, largest[i], exponents[i], eps, &sums[i],
+                         log_sums == nullptr ? nullptr : &log_sums[i]);
   }
-  void find_ordinary(const T* largest, int64_t count, T eps) {
-    for (int64_t i = 0; i < count; ++i) ordinary[i] = is_ordinary(largest[i], exponents[i], eps);
-  }
-};
+}
 
 template <class S, class T>
-void pool_columns(const S* x, int64_t channels, int64_t count, int64_t n, Columns<T>& columns, T eps, T* pooled,
-                  T* largest, T* factor, T* slope) {
-  const bool with_logs = slope != nullptr;
-  double sums[kChannelsPerBlock] = {}, log_sums[kChannelsPerBlock] = {};
-  T partial[kChannelsPerBlock], log_partial[kChannelsPerBlock];
+void pool_columns(const S* x, int64_t channels, int64_t count, int64_t n, int power, const T* exponents, T eps,
+                  T* pooled, T* largest, T* factor, T* slope) {
+  double sums[kChannelsPerBlock], log_sums[kChannelsPerBlock];
+  T units[kChannelsPerBlock];
+  std::fill(units, units + count, T(1));
   std::fill(largest, largest + count, eps);
-  PYREID_SIMD(gem_columns_largest, x, n, channels, count, largest);
-  columns.find_ordinary(largest, count, eps);
-  for (int64_t begin = 0; begin < n; begin += kTermsPerPartial) {
-    std::fill(partial, partial + count, T(0));
-    std::fill(log_partial, log_partial + count, T(0));
-    PYREID_SIMD(gem_columns_power_sums, x + begin * channels, std::min(kTermsPerPartial, n - begin), channels, count,
-                static_cast<const T*>(largest), static_cast<const T*>(columns.exponents), columns.uniform, eps,
-                static_cast<T*>(partial), with_logs ? static_cast<T*>(log_partial) : nullptr);
-    for (int64_t i = 0; i < count; ++i) sums[i] += static_cast<double>(partial[i]);
-    for (int64_t i = 0; i < count; ++i) log_sums[i] += static_cast<double>(log_partial[i]);
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    if (!columns.ordinary[i]) {
-      power_sums_with_care(x + i, n, channels, largest[i], columns.exponents[i], eps, &sums[i],
-                           with_logs ? &log_sums[i] : nullptr);
+  if (power == 0) {
+    PYREID_SIMD(gem_columns_largest, x, n, channels, count, largest);
+    sum_columns(x, channels, count, n, exponents, eps, largest, sums, slope == nullptr ? nullptr : log_sums);
+  } else {
+    T partial[kChannelsPerBlock] = {};
+    bool taken[kChannelsPerBlock], all_taken = true;
+    std::fill(sums, sums + count, 0.0);
+    for_runs(n, [&](int64_t begin, int64_t positions) {
+      PYREID_SIMD(gem_columns_plain_sums, x + begin * channels, positions, channels, count, power, eps, largest,
+                  static_cast<T*>(partial));
+      add_partial<T>(partial, count, sums);
+    });
+    for (int64_t i = 0; i < count; ++i) {
+      taken[i] = take_plain_sum(n, power, eps, &largest[i], &sums[i], &units[i]);
+      all_taken = all_taken && taken[i];
+    }
+    if (!all_taken) {
+      double others[kChannelsPerBlock];
+      sum_columns(x, channels, count, n, exponents, eps, largest, others, nullptr);
+      for (int64_t i = 0; i < count; ++i) sums[i] = taken[i] ? sums[i] : others[i];
     }
   }
   PYREID_SIMD(gem_finish, static_cast<const T*>(largest), static_cast<const double*>(sums),
-              static_cast<const double*>(log_sums), static_cast<const T*>(columns.exponents), count, n, pooled, factor,
+              static_cast<const T*>(units), static_cast<const double*>(log_sums), exponents, count, n, pooled, factor,
               slope);
+}
+
+template <class S, class T>
+void pool_rows(const S* x, int64_t rows, int64_t n, int power, const T* exponents, T eps, T* pooled, T* largest,
+               T* factor, T* slope) {
+  double sums[kRowsPerBlock], log_sums[kRowsPerBlock];
+  T units[kRowsPerBlock];
+  if (power == 0) {
+    PYREID_SIMD(gem_largest, x, rows, n, eps, largest);
+  } else {
+    PYREID_SIMD(gem_plain_sums, x, rows, n, power, eps, largest, static_cast<double*>(sums));
+  }
+  for (int64_t i = 0; i < rows; ++i) {
+    const S* row = x + i * n;
+    units[i] = T(1);
+    if (power != 0 && take_plain_sum(n, power, eps, &largest[i], &sums[i], &units[i])) continue;
+    double* log_sum = slope == nullptr ? nullptr : &log_sums[i];
+    if (is_ordinary(largest[i], exponents[i], eps)) {
+      PYREID_SIMD(gem_power_sums, row, n, largest[i], exponents[i], eps, &sums[i], log_sum);
+    } else {
+      power_sums_with_care(row, n, 1, largest[i], exponents[i], eps, &sums[i], log_sum);
+    }
+  }
+  PYREID_SIMD(gem_finish, static_cast<const T*>(largest), static_cast<const double*>(sums),
+              static_cast<const T*>(units), static_cast<const double*>(log_sums), exponents, rows, n, pooled, factor,
+              slope);
+}
+
+template <class S, class T>
+void gradient_of_columns(const T* grad, const S* x, const T* largest, const T* factor, int64_t channels, int64_t count,
+                         int64_t n, int power, const T* exponents, T eps, S* dx) {
+  T scale[kChannelsPerBlock], inverse[kChannelsPerBlock];
+  for (int64_t i = 0; i < count; ++i) scale[i] = grad[i] * factor[i];
+  if (power == 0) {
+    PYREID_SIMD(gem_columns_gradient, x, n, channels, count, largest, exponents, eps, static_cast<const T*>(scale), dx);
+  } else {
+    for (int64_t i = 0; i < count; ++i) inverse[i] = T(1) / largest[i];
+    PYREID_SIMD(gem_columns_plain_gradient, x, n, channels, count, static_cast<const T*>(inverse), power, eps,
+                static_cast<const T*>(scale), dx);
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    if (is_ordinary(largest[i], exponents[i], eps)) continue;
+    gradient_row_with_care(x + i, n, channels, largest[i], exponents[i], eps, scale[i], dx + i);
+  }
+}
+
+template <class S, class T>
+void gradient_of_rows(const T* grad, const S* x, const T* largest, const T* factor, int64_t rows, int64_t n, int power,
+                      const T* exponents, T eps, S* dx) {
+  T scale[kRowsPerBlock], inverse[kRowsPerBlock];
+  for (int64_t i = 0; i < rows; ++i) scale[i] = grad[i] * factor[i];
+  if (power != 0) {
+    for (int64_t i = 0; i < rows; ++i) inverse[i] = T(1) / largest[i];
+    PYREID_SIMD(gem_plain_gradient, x, rows, n, static_cast<const T*>(inverse), power, eps,
+                static_cast<const T*>(scale), dx);
+  }
+  for (int64_t i = 0; i < rows; ++i) {
+    if (!is_ordinary(largest[i], exponents[i], eps)) {
+      gradient_row_with_care(x + i * n, n, 1, largest[i], exponents[i], eps, scale[i], dx + i * n);
+    } else if (power == 0) {
+      PYREID_SIMD(gem_gradient_row, x + i * n, n, largest[i], exponents[i], eps, scale[i], dx + i * n);
+    }
+  }
 }
 
 }  // namespace
@@ -140,69 +270,44 @@ void pool_columns(const S* x, int64_t channels, int64_t count, int64_t n, Column
 template <class S, class T>
 void gem_pool(const S* x, int64_t samples, int64_t channels, int64_t n, bool channels_last, GemExponent<T> p, T eps,
               T* pooled, T* largest, T* factor, T* slope, const ParallelFor& parallel_for) {
+  if (samples == 0 || channels == 0) return;
+  const int power = slope == nullptr ? plain_power(p) : 0;
   if (channels_last) {
-    for_column_blocks(samples, channels, n, parallel_for, [=](int64_t sample, int64_t first, int64_t count) {
-      const int64_t r = sample * channels + first;
-      Columns<T> columns(p, first, count);
-      pool_columns(x + sample * n * channels + first, channels, count, n, columns, eps, pooled + r, largest + r,
-                   factor + r, slope == nullptr ? nullptr : slope + r);
-    });
+    for_column_blocks(samples, channels, n, p, parallel_for,
+                      [=](int64_t sample, int64_t first, int64_t count, const T* exponents) {
+                        const int64_t r = sample * channels + first;
+                        pool_columns(x + sample * n * channels + first, channels, count, n, power, exponents, eps,
+                                     pooled + r, largest + r, factor + r, slope == nullptr ? nullptr : slope + r);
+                      });
     return;
   }
-  parallel_for(0, samples * channels, grain_for(n), [=](int64_t task_begin, int64_t task_end) {
-    T exponents[kRowsPerBlock];
-    double sums[kRowsPerBlock], log_sums[kRowsPerBlock];
-    for (int64_t begin = task_begin; begin < task_end; begin += kRowsPerBlock) {
-      const int64_t rows = std::min(kRowsPerBlock, task_end - begin);
-      for (int64_t i = 0; i < rows; ++i) {
-        const S* row = x + (begin + i) * n;
-        const T exponent = exponents[i] = exponent_of(p, (begin + i) % channels);
-        const T m = largest[begin + i] = PYREID_SIMD(gem_largest, row, n, eps);
-        double* log_sum = slope == nullptr ? nullptr : &log_sums[i];
-        if (is_ordinary(m, exponent, eps)) {
-          PYREID_SIMD(gem_power_sums, row, n, m, exponent, eps, &sums[i], log_sum);
-        } else {
-          power_sums_with_care(row, n, 1, m, exponent, eps, &sums[i], log_sum);
-        }
-      }
-      PYREID_SIMD(gem_finish, largest + begin, sums, log_sums, exponents, rows, n, pooled + begin, factor + begin,
-                  slope == nullptr ? nullptr : slope + begin);
-    }
+  parallel_for(0, samples * channels, grain_for(n), [=](int64_t begin, int64_t end) {
+    for_row_blocks(begin, end, channels, p, [=](int64_t r, int64_t rows, const T* exponents) {
+      pool_rows(x + r * n, rows, n, power, exponents, eps, pooled + r, largest + r, factor + r,
+                slope == nullptr ? nullptr : slope + r);
+    });
   });
 }
 
 template <class S, class T>
 void gem_pool_gradient(const T* grad, const S* x, const T* largest, const T* factor, int64_t samples, int64_t channels,
                        int64_t n, bool channels_last, GemExponent<T> p, T eps, S* dx, const ParallelFor& parallel_for) {
+  if (samples == 0 || channels == 0) return;
   advise_huge_pages(dx, samples * channels * n * static_cast<int64_t>(sizeof(S)));
+  const int power = plain_power(p);
   if (channels_last) {
-    for_column_blocks(samples, channels, n, parallel_for, [=](int64_t sample, int64_t first, int64_t count) {
-      const int64_t r = sample * channels + first, place = sample * n * channels + first;
-      Columns<T> columns(p, first, count);
-      columns.find_ordinary(largest + r, count, eps);
-      T scale[kChannelsPerBlock];
-      for (int64_t i = 0; i < count; ++i) scale[i] = grad[r + i] * factor[r + i];
-      PYREID_SIMD(gem_columns_gradient, x + place, n, channels, count, largest + r,
-                  static_cast<const T*>(columns.exponents), columns.uniform, eps, static_cast<const T*>(scale),
-                  dx + place);
-      for (int64_t i = 0; i < count; ++i) {
-        if (!columns.ordinary[i]) {
-          gradient_row_with_care(x + place + i, n, channels, largest[r + i], columns.exponents[i], eps, scale[i],
-                                 dx + place + i);
-        }
-      }
-    });
+    for_column_blocks(samples, channels, n, p, parallel_for,
+                      [=](int64_t sample, int64_t first, int64_t count, const T* exponents) {
+                        const int64_t r = sample * channels + first, place = sample * n * channels + first;
+                        gradient_of_columns(grad + r, x + place, largest + r, factor + r, channels, count, n, power,
+                                            exponents, eps, dx + place);
+                      });
     return;
   }
   parallel_for(0, samples * channels, grain_for(n), [=](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      const T exponent = exponent_of(p, r % channels), scale = grad[r] * factor[r];
-      if (is_ordinary(largest[r], exponent, eps)) {
-        PYREID_SIMD(gem_gradient_row, x + r * n, n, largest[r], exponent, eps, scale, dx + r * n);
-      } else {
-        gradient_row_with_care(x + r * n, n, 1, largest[r], exponent, eps, scale, dx + r * n);
-      }
-    }
+    for_row_blocks(begin, end, channels, p, [=](int64_t r, int64_t rows, const T* exponents) {
+      gradient_of_rows(grad + r, x + r * n, largest + r, factor + r, rows, n, power, exponents, eps, dx + r * n);
+    });
   });
 }
 

@@ -51,11 +51,15 @@ inline HalfBits narrow(Half, Vec<float> value) {
   return __builtin_convertvector(rounded | ((bits >> 16) & 0x8000), HalfBits);
 }
 
-inline HalfBits narrow(BFloat16, Vec<float> value) {
+// The bits of a float whose upper half is the bfloat16 nearest to it.
+inline Vec<uint32_t> round_to_upper_half(Vec<float> value) {
   using Int = Vec<uint32_t>;
   const Int bits = reinterpret_cast<Int>(value);
-  const Int rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  return __builtin_convertvector(value == value ? rounded : Int{} + 0x7fc0, HalfBits);
+  return value == value ? bits + 0x7fff + ((bits >> 16) & 1) : Int{} + 0x7fc00000;
+}
+
+inline HalfBits narrow(BFloat16, Vec<float> value) {
+  return __builtin_convertvector(round_to_upper_half(value) >> 16, HalfBits);
 }
 
 // load, store, load_partial and store_partial of vector.h for any storage type.
@@ -74,6 +78,30 @@ template <class S>
 inline void store_values(S* p, Vec<float> v) {
   const HalfBits bits = narrow(S{}, v);
   memcpy(p, &bits, sizeof(bits));
+}
+
+// Two vectors of the 2 kLanes values at p, in an order that only store_two knows: of bfloat16 those at even and at odd
+// places, which takes no shuffles.
+template <class S, class T = Compute<S>>
+inline void load_two(const S* p, Vec<T>* a, Vec<T>* b) {
+  *a = load_values(p);
+  *b = load_values(p + kLanes<T>);
+}
+inline void load_two(const BFloat16* p, Vec<float>* a, Vec<float>* b) {
+  Vec<uint32_t> words;
+  memcpy(&words, p, sizeof(words));
+  *a = reinterpret_cast<Vec<float>>(words << 16);
+  *b = reinterpret_cast<Vec<float>>(words & 0xffff0000u);
+}
+
+template <class S, class T = Compute<S>>
+inline void store_two(S* p, Vec<T> a, Vec<T> b) {
+  store_values(p, a);
+  store_values(p + kLanes<T>, b);
+}
+inline void store_two(BFloat16* p, Vec<float> a, Vec<float> b) {
+  const Vec<uint32_t> words = (round_to_upper_half(a) >> 16) | (round_to_upper_half(b) & 0xffff0000u);
+  memcpy(p, &words, sizeof(words));
 }
 
 inline Vec<float> load_some(const float* p, int64_t n) { return load_partial(p, n, 0.0f); }

@@ -69,34 +69,85 @@ inline Vec<double> log2_of_mantissa(Vec<double> f) {
   return s * polynomial<double>(s * s, FloatFormat<double>::kLog2);
 }
 
+// x = 2^e (1 + f) with 1 + f in [sqrt(1/2), sqrt(2))
+template <class T>
+inline void split_for_log2(Vec<T> x, Vec<T>* e, Vec<T>* f) {
+  using Format = FloatFormat<T>;
+  using Bits = Vec<typename Format::Bits>;
+  const Bits shifted = reinterpret_cast<Bits>(x) + (Format::kOneBits - Format::kSqrtHalfBits);
+  const Bits mantissa_mask = Bits{} + ((typename Format::Bits{1} << Format::kMantissaBits) - 1);
+  *f = reinterpret_cast<Vec<T>>((shifted & mantissa_mask) + Format::kSqrtHalfBits) - T(1);
+  const Bits biased = (shifted >> Format::kMantissaBits) + Format::kMagicBits;
+  *e = reinterpret_cast<Vec<T>>(biased) - (Format::kMagic + T(Format::kBias));
+}
+
 // Base-2 logarithm of positive, normal, finite values; the result for any other value is meaningless.
 template <class T>
 inline Vec<T> log2(Vec<T> x) {
+  Vec<T> e, f;
+  split_for_log2<T>(x, &e, &f);
+  return e + log2_of_mantissa(f);
+}
+
+// t = n + f with f in [-1/2, 1/2], power = 2^n
+template <class T>
+inline void split_for_exp2(Vec<T> t, Vec<T>* power, Vec<T>* f) {
   using Format = FloatFormat<T>;
   using Bits = Vec<typename Format::Bits>;
-  // x = 2^e (1 + f) with 1 + f in [sqrt(1/2), sqrt(2))
-  const Bits shifted = reinterpret_cast<Bits>(x) + (Format::kOneBits - Format::kSqrtHalfBits);
-  const Bits mantissa_mask = Bits{} + ((typename Format::Bits{1} << Format::kMantissaBits) - 1);
-  const Vec<T> f = reinterpret_cast<Vec<T>>((shifted & mantissa_mask) + Format::kSqrtHalfBits) - T(1);
-  const Bits biased = (shifted >> Format::kMantissaBits) + Format::kMagicBits;
-  const Vec<T> e = reinterpret_cast<Vec<T>>(biased) - (Format::kMagic + T(Format::kBias));
-  return e + log2_of_mantissa(f);
+  const Vec<T> lowest = broadcast(T(-Format::kBias)), highest = broadcast(T(Format::kBias + 1));
+  t = t < lowest ? lowest : t;
+  t = t > highest ? highest : t;
+  const Vec<T> rounded = t + Format::kMagic;
+  *f = t - (rounded - Format::kMagic);
+  *power = reinterpret_cast<Vec<T>>((reinterpret_cast<Bits>(rounded) + typename Format::Bits{Format::kBias})
+                                    << Format::kMantissaBits);
 }
 
 // 2^t. Results that would leave the normal range become 0 (t <= -kBias + 1/2) and infinity (t >= kBias + 1/2); NaN
 // stays.
 template <class T>
 inline Vec<T> exp2(Vec<T> t) {
-  using Format = FloatFormat<T>;
-  using Bits = Vec<typename Format::Bits>;
-  const Vec<T> lowest = broadcast(T(-Format::kBias)), highest = broadcast(T(Format::kBias + 1));
-  t = t < lowest ? lowest : t;
-  t = t > highest ? highest : t;
-  // t = n + f with f in [-1/2, 1/2], and the exponent bits of 2^n
-  const Vec<T> rounded = t + Format::kMagic;
-  const Vec<T> f = t - (rounded - Format::kMagic);
-  const Bits power = (reinterpret_cast<Bits>(rounded) + typename Format::Bits{Format::kBias}) << Format::kMantissaBits;
-  return (f * polynomial<T>(f, Format::kExp2) + T(1)) * reinterpret_cast<Vec<T>>(power);
+  Vec<T> power, f;
+  split_for_exp2<T>(t, &power, &f);
+  return (f * polynomial<T>(f, FloatFormat<T>::kExp2) + T(1)) * power;
+}
+
+// log2 and exp2 of kCount vectors, with the same results, in place. One is a chain of some twenty dependent operations,
+// of which a processor sees only a few ahead: side by side the chains overlap.
+template <class T, int kCount, int kTerms>
+inline void polynomials(const Vec<T> (&x)[kCount], const T (&coefficients)[kTerms], Vec<T> (&value)[kCount]) {
+#pragma GCC unroll 4
+  for (int i = 0; i < kCount; ++i) value[i] = broadcast(coefficients[kTerms - 1]);
+#pragma GCC unroll 16
+  for (int k = kTerms - 2; k >= 0; --k) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kCount; ++i) value[i] = value[i] * x[i] + coefficients[k];
+  }
+}
+
+template <class T, int kCount>
+inline void log2_of_each(Vec<T> (&x)[kCount]) {
+  if constexpr (sizeof(T) == 8) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kCount; ++i) x[i] = log2<T>(x[i]);
+  } else {
+    Vec<T> e[kCount], f[kCount], value[kCount];
+#pragma GCC unroll 4
+    for (int i = 0; i < kCount; ++i) split_for_log2<T>(x[i], &e[i], &f[i]);
+    polynomials<T>(f, FloatFormat<T>::kLog2, value);
+#pragma GCC unroll 4
+    for (int i = 0; i < kCount; ++i) x[i] = e[i] + f[i] * value[i];
+  }
+}
+
+template <class T, int kCount>
+inline void exp2_of_each(Vec<T> (&t)[kCount]) {
+  Vec<T> power[kCount], f[kCount], value[kCount];
+#pragma GCC unroll 4
+  for (int i = 0; i < kCount; ++i) split_for_exp2<T>(t[i], &power[i], &f[i]);
+  polynomials<T>(f, FloatFormat<T>::kExp2, value);
+#pragma GCC unroll 4
+  for (int i = 0; i < kCount; ++i) t[i] = (f[i] * value[i] + T(1)) * power[i];
 }
 
 // e^x for x <= 0, what softmax and its kin need; 0 where the result would be subnormal, and NaN stays. exp2(x log2 e)
