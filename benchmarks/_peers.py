@@ -125,7 +125,7 @@ def _load_all(loaders: Mapping[str, Callable[[Path, bool], Peer]], folder: Path,
         try:
             found[name] = load(folder, fetch)
         except (OSError, RuntimeError, ImportError, KeyError, StopIteration) as error:
-            print(f"without {name}: {type(error).__name__}: {error}", file=sys.stderr)
+            print(f"without {name}: {error}", file=sys.stderr)
     return found
 
 
@@ -144,7 +144,7 @@ def _torchreid(member: str, folder: Path, fetch: bool) -> ModuleType:
 def _find(requirement: str, folder: Path, pattern: str, fetch: bool) -> Path:
     if not list(folder.glob(pattern)):
         if not fetch:
-            raise RuntimeError(f"{requirement} is not in the folder of peers, and fetching is off")
+            raise RuntimeError(f"{requirement} is not in the folder of peers; give --fetch-peers or --peers DIR")
         kind = "--only-binary" if pattern.endswith(".whl") else "--no-binary"
         options = ["--no-deps", kind, ":all:", "--dest", str(folder)]
         _run([sys.executable, "-m", "pip", "download", "--quiet", *options, requirement], folder)

@@ -221,11 +221,12 @@ def compare(
 
 def print_table(rows: Sequence[Row]) -> None:
     """Print rows for people: medians in milliseconds, spread of the quartiles in per cent."""
+    wide = max((len(r["case"]) for r in rows), default=0)
     ours, peer = f"{'ours ms':>10} {'+-%':>4}", f"{'peer':<22} {'peer ms':>10} {'+-%':>4}"
-    print(f"{'operator':<20} {'case':<24} {'dtype':<9} {ours}  {peer} {'ratio':>7}")
+    print(f"{'operator':<20} {'case':<{wide}} {'dtype':<9} {ours}  {peer} {'ratio':>7}")
     for r in rows:
         print(
-            f"{r['op']:<20} {r['case']:<24} {r['dtype']:<9} {r['ours_ms']:>10.3f} {100 * r['ours_spread']:>4.0f}  "
+            f"{r['op']:<20} {r['case']:<{wide}} {r['dtype']:<9} {r['ours_ms']:>10.3f} {100 * r['ours_spread']:>4.0f}  "
             f"{r['peer']:<22} {r['peer_ms']:>10.3f} {100 * r['peer_spread']:>4.0f} {r['ratio']:>6.1f}x"
         )
 

@@ -41,6 +41,8 @@ def faiss_knn() -> Search | None:
     try:
         import faiss
     except ImportError:
+        faiss = None
+    if not hasattr(faiss, "knn"):  # also a folder of that name
         print("without faiss: pip install faiss-cpu", file=sys.stderr)
         return None
     faiss.omp_set_num_threads(torch.get_num_threads())

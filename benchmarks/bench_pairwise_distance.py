@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyreid import ops
 
-from ._timing import DeviceType, Row, result_row, run, time_interleaved
+from ._timing import EAGER, DeviceType, Row, result_row, run, time_interleaved
 
 REPEATS = 20
 CASES = [(72, 72, 2048), (256, 256, 2048), (1024, 1024, 512), (2048, 4096, 256)]
@@ -36,7 +36,7 @@ def measure(device: DeviceType, repeats: int) -> list[Row]:
         torch.manual_seed(0)
         x = torch.randn(n, d, device=device, requires_grad=True)
         y = torch.randn(m, d, device=device, requires_grad=True)
-        peers = {"torch.cdist": torch.cdist, "plain PyTorch": plain}
+        peers = {"torch.cdist": torch.cdist, EAGER: plain}
         for name, peer in peers.items():
             difference = (ops.pairwise_distance(x, y) - peer(x, y)).abs().max().item()
             if not difference <= TOLERANCE:

@@ -83,8 +83,8 @@ def load_peers(op: str, eager: Loss) -> dict[str, Loss]:
     if op == "batch_hard_triplet":  # it has no batch-soft loss
         try:
             peers["metric-learning"] = metric_learning_hard()
-        except ImportError as error:
-            print(f"without metric-learning: {error}", file=sys.stderr)
+        except ImportError:
+            print("without metric-learning: pip install pytorch-metric-learning", file=sys.stderr)
     return peers
 
 

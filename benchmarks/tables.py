@@ -24,7 +24,7 @@ def table(rows: list[Row], op: str) -> str:
     """The rows of one operator as a Markdown table."""
     chosen = [row for row in rows if row["op"] == op]
     if not chosen:
-        raise ValueError(f"no results of {op}")
+        raise SystemExit(f"benchmarks/results holds no results of {op}: run pyreid bench --out benchmarks/results")
     lines = ["| device | case | dtype | ours | peer | its time | ratio |", "|---|---|---|---|---|---|---|"]
     lines += [
         f"| {r['device']} | {r['case']} | {r['dtype']} | {_time(r['ours_ms'])} | {r['peer']} | {_time(r['peer_ms'])} "

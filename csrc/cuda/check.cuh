@@ -9,6 +9,7 @@
   do {                                                                                                   \
     const cudaError_t pyreid_error = (expression);                                                       \
     if (pyreid_error != cudaSuccess) {                                                                   \
+      (void)cudaGetLastError(); /* or the next launch would report it again */                           \
       throw std::runtime_error(std::string(#expression " failed: ") + cudaGetErrorString(pyreid_error) + \
                                " (" __FILE__ ":" + std::to_string(__LINE__) + ")");                      \
     }                                                                                                    \

@@ -5,7 +5,8 @@
 // - A launch outside graphs takes the counters of its stream, whose launches run one after another. Streams are told
 //   apart by their identity, which the runtime never gives twice, unlike their address.
 // - A launch that is captured into a graph takes counters that nothing else ever takes, since the graph may be replayed
-//   on any stream. Replays of one graph run one after another.
+//   on any stream. Replays of one graph run one after another; two executables made of one captured graph must not run
+//   at the same time.
 // The counters are static, so they are 0 from the loading of the module and need neither memory nor a fill. Where they
 // run out, ticket_slot says so, and the caller launches a second kernel instead.
 #pragma once

@@ -31,7 +31,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_hard_triplet(const Tensor& x_in, const 
     const Tensor scratch = needed > 0 ? empty(x, {needed}) : losses;  // not touched where none is needed
     // How these products are rounded, also as TF32, does not matter: what they decide is certain or is summed again.
     const bool large = b > backend::kSmallBatch;
-    const Tensor products = large ? torch::stable::matmul(x, torch::stable::transpose(x, 0, 1)) : x;
+    const Tensor products = large ? product(x, torch::stable::transpose(x, 0, 1)) : x;
     backend::batch_hard_triplet(data<T>(x), data<T>(products), data<int64_t>(labels), b, d, clusters,
                                 make_margin(margin), reduction, mutable_data<T>(scratch), mutable_data<T>(losses),
                                 mutable_data<T>(loss), mutable_data<int32_t>(pairs), mutable_data<T>(slopes),
@@ -55,7 +55,8 @@ Tensor batch_hard_triplet_backward(const Tensor& grad_in, const Tensor& x_in, co
   const Tensor x = torch::stable::contiguous(x_in), grad = torch::stable::contiguous(grad_in);
   const Tensor pairs = torch::stable::contiguous(pairs_in), slopes = torch::stable::contiguous(slopes_in);
   const int64_t b = x.size(0), d = x.size(1);
-  STD_TORCH_CHECK(grad.numel() == 1 || grad.numel() == b, "batch_hard_triplet_backward: grad does not fit embeddings");
+  check_triplet_gradient("batch_hard_triplet_backward", grad, b);
+  check_devices("batch_hard_triplet_backward", x, grad, pairs, slopes);
   STD_TORCH_CHECK(pairs.numel() == 2 * b && slopes.numel() == 2 * b && pairs.scalar_type() == ScalarType::Int,
                   "batch_hard_triplet_backward: pairs and slopes must come from the forward");
   STD_TORCH_CHECK(grad.scalar_type() == x.scalar_type() && slopes.scalar_type() == x.scalar_type(),

@@ -51,7 +51,8 @@ Tensor batch_soft_triplet_backward(const Tensor& grad_in, const Tensor& x_in, co
   const Tensor x = torch::stable::contiguous(x_in), grad = torch::stable::contiguous(grad_in);
   const Tensor weights = torch::stable::contiguous(weights_in), slopes = torch::stable::contiguous(slopes_in);
   const int64_t b = x.size(0), d = x.size(1);
-  STD_TORCH_CHECK(grad.numel() == 1 || grad.numel() == b, "batch_soft_triplet_backward: grad does not fit embeddings");
+  check_triplet_gradient("batch_soft_triplet_backward", grad, b);
+  check_devices("batch_soft_triplet_backward", x, grad, weights, slopes);
   STD_TORCH_CHECK(weights.numel() == b * b && slopes.numel() == b,
                   "batch_soft_triplet_backward: weights and slopes must come from the forward");
   STD_TORCH_CHECK(grad.scalar_type() == x.scalar_type() && weights.scalar_type() == x.scalar_type() &&

@@ -26,6 +26,7 @@ bool alike(const Tensor& a, const Tensor& b) {
 Rows check_inputs(const Tensor& x, const Tensor& gate) {
   STD_TORCH_CHECK(x.dim() == 3 || x.dim() == 4, "gate_and_pool: x must be (N, C, L) or (N, C, H, W)");
   STD_TORCH_CHECK(alike(x, gate), "gate_and_pool: gate must have the shape and dtype of x");
+  check_devices("gate_and_pool", x, gate);
   const Rows rows{x.size(0), x.size(1), x.dim() == 3 ? x.size(2) : x.size(2) * x.size(3)};
   STD_TORCH_CHECK(rows.positions > 0, "gate_and_pool: x has no positions to pool over");
   return rows;
@@ -68,6 +69,7 @@ std::tuple<Tensor, Tensor> gate_and_pool_backward(const std::optional<Tensor>& d
   const Tensor index = torch::stable::contiguous(index_in);
   STD_TORCH_CHECK(index.scalar_type() == ScalarType::Long && index.numel() == rows.count(),
                   "gate_and_pool: index must be (N, C), int64");
+  check_devices("gate_and_pool", x, index, dlocal_in, davg_in, dlargest_in);
   STD_TORCH_CHECK(!dlocal_in.has_value() || alike(x, *dlocal_in), "gate_and_pool: the gradient of local is not like x");
   const auto pooled_gradient = [&](const std::optional<Tensor>& grad) -> std::optional<Tensor> {
     if (!grad.has_value()) return std::nullopt;

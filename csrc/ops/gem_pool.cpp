@@ -20,6 +20,7 @@ Shape check_inputs(const Tensor& x, const std::optional<Tensor>& p, double eps) 
   const Shape shape{x.size(0), x.size(1), x.dim() == 3 ? x.size(2) : x.size(2) * x.size(3)};
   STD_TORCH_CHECK(shape.positions > 0, "gem_pool: x has no positions to pool over");
   STD_TORCH_CHECK(eps > 0, "gem_pool: eps must be positive");
+  check_devices("gem_pool", x, p);
   if (p.has_value()) {
     STD_TORCH_CHECK(p->dim() == 1 && (p->size(0) == 1 || p->size(0) == shape.channels),
                     "gem_pool: p must have 1 or C values");
@@ -98,6 +99,7 @@ std::tuple<Tensor, Tensor> gem_pool_backward(const Tensor& grad_in, const Tensor
   const int64_t rows = shape.samples * shape.channels, count = p.has_value() ? p->size(0) : 0;
   STD_TORCH_CHECK(grad.dim() == 2 && grad.numel() == rows && statistics.numel() == (count > 0 ? 3 : 2) * rows,
                   "gem_pool: grad and statistics do not fit x");
+  check_devices("gem_pool", x, grad, statistics);
   STD_TORCH_CHECK(grad.scalar_type() == statistics.scalar_type(), "gem_pool: grad and statistics differ in dtype");
   Tensor dx = torch::stable::empty_like(x);  // with the strides of x
   Tensor dp = empty(grad, {count});

@@ -22,6 +22,7 @@ MixShape check_inputs(const Tensor& x, const Tensor& mask, bool channels_last) {
   STD_TORCH_CHECK(
       mask.scalar_type() == (x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float),
       "masked_mix: mask must be float64 for float64 x, else float32");
+  check_devices("masked_mix", x, mask);
   return {samples, channels, x.dim() == 3 ? x.size(2) : x.size(2) * x.size(3), channels_last, per_sample};
 }
 
@@ -30,6 +31,7 @@ Tensor laid_out(const Tensor& t, const Tensor& x, bool channels_last) {
   bool fits = t.scalar_type() == x.scalar_type() && t.dim() == x.dim();
   for (int64_t d = 0; fits && d < x.dim(); ++d) fits = t.size(d) == x.size(d);
   STD_TORCH_CHECK(fits, "masked_mix: all feature maps must have the shape and dtype of x");
+  check_devices("masked_mix", x, t);
   return torch::stable::contiguous(t, channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 

@@ -16,8 +16,7 @@ namespace {
 constexpr const char* kOp = "nearest_neighbors";
 
 void check_device(const Tensor& t, const Tensor& like, const char* name) {
-  STD_TORCH_CHECK(t.is_cuda() == like.is_cuda() && t.get_device_index() == like.get_device_index(), kOp, ": ", name,
-                  " is on another device");
+  STD_TORCH_CHECK(on_device_of(like, t), kOp, ": ", name, " is on another device");
 }
 
 template <class T>

@@ -14,6 +14,7 @@ void check_inputs(const Tensor& x, const Tensor& y) {
   STD_TORCH_CHECK(x.dim() == 2 && y.dim() == 2, "pairwise_distance: x and y must be 2-D");
   STD_TORCH_CHECK(x.size(1) == y.size(1), "pairwise_distance: x has ", x.size(1), " columns and y has ", y.size(1));
   STD_TORCH_CHECK(x.scalar_type() == y.scalar_type(), "pairwise_distance: x and y differ in dtype");
+  check_devices("pairwise_distance", x, y);
 }
 
 // x [N, D], y [M, D] -> distances [N, M]; `same` states that y is x.
@@ -24,7 +25,7 @@ Tensor pairwise_distance(const Tensor& x_in, const Tensor& y_in, const std::stri
   const Tensor x = torch::stable::contiguous(x_in);
   const Tensor y = same ? x : torch::stable::contiguous(y_in);
   const int64_t n = x.size(0), m = y.size(0), d = x.size(1);
-  Tensor out = torch::stable::matmul(x, torch::stable::transpose(y, 0, 1));
+  Tensor out = product(x, torch::stable::transpose(y, 0, 1));
   if (n == 0 || m == 0) return out;
   const Tensor x_norms = empty(x, {n});
   const Tensor y_norms = same ? x_norms : empty(y, {m});
@@ -48,6 +49,11 @@ std::tuple<Tensor, Tensor> pairwise_distance_backward(const Tensor& grad_in, con
   const Tensor x = torch::stable::contiguous(x_in), y = torch::stable::contiguous(y_in);
   const Tensor grad = torch::stable::contiguous(grad_in), distance = torch::stable::contiguous(distance_in);
   const int64_t n = x.size(0), m = y.size(0), d = x.size(1);
+  for (const Tensor& t : {grad, distance}) {
+    STD_TORCH_CHECK(t.dim() == 2 && t.size(0) == n && t.size(1) == m && t.scalar_type() == x.scalar_type(),
+                    "pairwise_distance_backward: grad and distance must be (N, M) in the dtype of x");
+  }
+  check_devices("pairwise_distance_backward", x, grad, distance);
   const Tensor weights = empty(x, {n, m}), x_scale = empty(x, {n}), y_scale = empty(x, {m});
   const Tensor x_norms = empty(x, {n}), y_norms = empty(x, {m});
   dispatch_floating(x, "pairwise_distance", [&](auto zero) {
@@ -58,8 +64,8 @@ std::tuple<Tensor, Tensor> pairwise_distance_backward(const Tensor& grad_in, con
                                        metric, mutable_data<T>(weights), mutable_data<T>(x_scale),
                                        mutable_data<T>(y_scale), launch.context());
   });
-  Tensor dx = torch::stable::matmul(weights, y);
-  Tensor dy = torch::stable::matmul(torch::stable::transpose(weights, 0, 1), x);
+  Tensor dx = product(weights, y);
+  Tensor dy = product(torch::stable::transpose(weights, 0, 1), x);
   dispatch_floating(x, "pairwise_distance", [&](auto zero) {
     using T = decltype(zero);
     backend::scaled_rows_minus(data<T>(x), data<T>(x_scale), n, d, mutable_data<T>(dx), launch.context());

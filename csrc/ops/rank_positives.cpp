@@ -17,8 +17,7 @@ const int64_t* integers(const Tensor& t, const Tensor& like, int64_t size, const
   STD_TORCH_CHECK(t.dim() == 1 && t.size(0) == size && t.is_contiguous(), kOp, ": ", name, " must be contiguous with ",
                   size, " elements");
   STD_TORCH_CHECK(t.scalar_type() == ScalarType::Long, kOp, ": ", name, " must be int64");
-  STD_TORCH_CHECK(t.is_cuda() == like.is_cuda() && t.get_device_index() == like.get_device_index(), kOp, ": ", name,
-                  " is on another device than values");
+  STD_TORCH_CHECK(on_device_of(like, t), kOp, ": ", name, " is on another device than values");
   return data<int64_t>(t);
 }
 
@@ -28,8 +27,7 @@ const T* column(const std::optional<Tensor>& t, const Tensor& values, const char
   STD_TORCH_CHECK(t->dim() == 1 && t->size(0) == values.size(1) && t->is_contiguous(), kOp, ": ", name,
                   " must be contiguous with ", values.size(1), " elements");
   STD_TORCH_CHECK(t->scalar_type() == values.scalar_type(), kOp, ": ", name, " and values differ in dtype");
-  STD_TORCH_CHECK(t->is_cuda() == values.is_cuda() && t->get_device_index() == values.get_device_index(), kOp, ": ",
-                  name, " is on another device than values");
+  STD_TORCH_CHECK(on_device_of(values, t), kOp, ": ", name, " is on another device than values");
   return data<T>(*t);
 }
 

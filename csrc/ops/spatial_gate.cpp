@@ -32,6 +32,7 @@ Shape check_inputs(const Tensor& x, const Tensor& weight1, const Tensor& weight2
   STD_TORCH_CHECK(shape.height > 0 && shape.width > 0, "spatial_gate: x has no pixels");
   STD_TORCH_CHECK(shape.height <= std::numeric_limits<int32_t>::max() / shape.width,
                   "spatial_gate: a plane of x has 2^31 pixels or more");
+  check_devices("spatial_gate", x, weight1, weight2);
   for (const Tensor& weight : {weight1, weight2}) {
     STD_TORCH_CHECK(weight.dim() == 4 && weight.size(0) == shape.channels && weight.size(1) == 1 &&
                         weight.size(2) == 3 && weight.size(3) == 3,
@@ -69,6 +70,7 @@ std::optional<Tensor> check_gradient(const std::optional<Tensor>& grad, const Te
   if (!grad.has_value()) return std::nullopt;
   STD_TORCH_CHECK(grad->scalar_type() == x.scalar_type() && grad->numel() == count,
                   "spatial_gate: a gradient does not fit x");
+  check_devices("spatial_gate", x, grad);
   return torch::stable::contiguous(*grad);
 }
 
@@ -88,6 +90,7 @@ std::tuple<Tensor, Tensor, Tensor> spatial_gate_backward(const std::optional<Ten
   const auto davg = check_gradient(davg_in, x, shape.planes()), dmax = check_gradient(dmax_in, x, shape.planes());
   STD_TORCH_CHECK(argmax.scalar_type() == ScalarType::Long && argmax.numel() == shape.planes(),
                   "spatial_gate: argmax must come from the forward");
+  check_devices("spatial_gate", x, argmax);
   Tensor dx = needs_x ? empty(x, {shape.samples, shape.channels, shape.height, shape.width}) : empty(x, {int64_t{0}});
   const std::vector<int64_t> weight_shape =
       needs_weights ? std::vector<int64_t>{shape.channels, 1, 3, 3} : std::vector<int64_t>{0};

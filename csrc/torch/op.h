@@ -8,6 +8,7 @@
 #include <torch/headeronly/core/ScalarType.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -102,6 +103,27 @@ void dispatch_floating_and_half(const Tensor& t, const char* op, Body body) {
     default:
       STD_TORCH_CHECK(false, op, ": expected float16, bfloat16, float32 or float64");
   }
+}
+
+inline bool on_device_of(const Tensor& like, const Tensor& t) {
+  return t.is_cuda() == like.is_cuda() && t.get_device_index() == like.get_device_index();
+}
+inline bool on_device_of(const Tensor& like, const std::optional<Tensor>& t) {
+  return !t.has_value() || on_device_of(like, *t);
+}
+
+// Raises unless all of them, tensors or optional ones, are on the device of `like`: the dispatcher looks at one alone.
+template <class... Others>
+void check_devices(const char* op, const Tensor& like, const Others&... others) {
+  STD_TORCH_CHECK((on_device_of(like, others) && ...), op, ": the tensors are on different devices");
+}
+
+// torch's matrix product. Autocast, which the dispatcher would apply here too, must be off: kernels write into it.
+inline Tensor product(const Tensor& a, const Tensor& b) {
+  Tensor out = torch::stable::matmul(a, b);
+  STD_TORCH_CHECK(out.scalar_type() == a.scalar_type() && out.is_contiguous(),
+                  "a matrix product came in another dtype: autocast is on inside an operator");
+  return out;
 }
 
 template <class T>

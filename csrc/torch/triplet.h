@@ -22,6 +22,12 @@ inline void check_triplet_inputs(const Tensor& x, const Tensor& labels) {
   STD_TORCH_CHECK(labels.dim() == 1 && labels.size(0) == x.size(0), "labels: expected one for each embedding");
   STD_TORCH_CHECK(labels.scalar_type() == ScalarType::Long, "labels: must be int64");
   STD_TORCH_CHECK(x.size(0) <= INT32_MAX, "embeddings: too many rows");
+  check_devices("triplet loss", x, labels);
+}
+
+// grad must be a scalar, or hold one value for each of the b embeddings.
+inline void check_triplet_gradient(const char* op, const Tensor& grad, int64_t b) {
+  STD_TORCH_CHECK(grad.dim() == 0 || (grad.dim() == 1 && grad.size(0) == b), op, ": grad does not fit embeddings");
 }
 
 }  // namespace pyreid

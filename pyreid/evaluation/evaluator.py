@@ -105,6 +105,9 @@ def evaluate(
     check_choice("no_match", no_match, NoMatch)
     max_rank = as_max_rank(max_rank)
     q, g, q_ids, g_ids, q_cams, g_cams = as_sets(query, gallery, query_ids, gallery_ids, query_cams, gallery_cams)
+    if rerank is not None and (isinstance(rerank, type) or not hasattr(rerank, "strips")):
+        got = f"the class {rerank.__name__}" if isinstance(rerank, type) else type(rerank).__name__
+        raise TypeError(f"rerank: expected an object such as pyreid.KReciprocal(), got {got}")
     chosen = choose_device(q, g, "cpu" if rerank is not None and device is None else device)
 
     is_junk = g_ids == JUNK_ID

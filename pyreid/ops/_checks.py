@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +20,8 @@ CUDA_PROBLEM = load_cuda_library()
 
 HALF_TYPES = (torch.float16, torch.bfloat16)
 FLOAT_TYPES = (*HALF_TYPES, torch.float32, torch.float64)
+_NUMBERS = (int, float, np.integer, np.floating)
+_LARGEST = torch.finfo(torch.float32).max  # of numbers that become float32; larger ones would be infinite there
 
 
 def check_choice(name: str, value: object, choices: Any) -> None:
@@ -74,15 +76,15 @@ def check_margin(margin: object) -> None:
     """Raise TypeError or ValueError unless ``margin`` is None or a finite number."""
     if margin is None:
         return
-    if isinstance(margin, bool) or not isinstance(margin, int | float):
+    if isinstance(margin, bool) or not isinstance(margin, _NUMBERS):
         raise TypeError(f"margin: expected a number, or None for the soft margin, got {type(margin).__name__}")
-    if not (-math.inf < margin < math.inf):  # math.isfinite cannot be traced
+    if not (-_LARGEST <= margin <= _LARGEST):
         raise ValueError(f"margin: expected a finite number, or None for the soft margin, got {margin}")
 
 
 def check_k(k: object, gallery: Tensor) -> None:
     """Raise TypeError or ValueError unless ``k`` neighbors can be taken from ``gallery``."""
-    if isinstance(k, bool) or not isinstance(k, int | torch.SymInt):
+    if isinstance(k, bool) or not isinstance(k, int | torch.SymInt | np.integer):
         raise TypeError(f"k: expected an integer, got {type(k).__name__}")
     if not (0 <= k <= gallery.shape[0]):
         raise ValueError(f"k: expected 0 to {gallery.shape[0]}, the rows of gallery, got {k}")
@@ -93,20 +95,22 @@ def upcast(x: Tensor) -> Tensor:
     return x.float() if x.dtype in HALF_TYPES else x
 
 
-def check_gem_arguments(x: object, p: object, eps: float) -> None:
+def check_gem_arguments(x: object, p: object, eps: object) -> None:
     """Raise TypeError or ValueError unless the arguments are those of ``gem_pool``."""
     check_float_tensor("x", x, (3, 4))
     assert isinstance(x, Tensor)
     if 0 in x.shape[2:]:
         raise ValueError(f"x: expected at least one position to pool over, got shape {tuple(x.shape)}")
-    computed_in = torch.float64 if x.dtype == torch.float64 else torch.float32
-    tiny = torch.finfo(computed_in).tiny
-    if not (tiny <= eps < math.inf):
+    limits = torch.finfo(torch.float64 if x.dtype == torch.float64 else torch.float32)
+    tiny = limits.tiny
+    if isinstance(eps, bool) or not isinstance(eps, _NUMBERS):
+        raise TypeError(f"eps: expected a number, got {type(eps).__name__}")
+    if not (tiny <= eps <= limits.max):
         raise ValueError(f"eps: expected a finite number of at least {tiny:.3g}, got {eps!r}")
     if not isinstance(p, Tensor):
-        if isinstance(p, bool) or not isinstance(p, (int, float)):
+        if isinstance(p, bool) or not isinstance(p, _NUMBERS):
             raise TypeError(f"p: expected a number or a torch.Tensor, got {type(p).__name__}")
-        if not (0 < p < math.inf):
+        if not (tiny <= p <= limits.max):
             raise ValueError(f"p: expected a finite number above 0, got {p!r}")
         return
     if p.dtype not in FLOAT_TYPES:
@@ -182,9 +186,9 @@ def check_spatial_gate_arguments(x: object, weight1: object, weight2: object, ne
     assert isinstance(weight2, Tensor)
     if weight1.shape != weight2.shape:
         raise ValueError(f"weight2: expected shape {tuple(weight1.shape)}, as weight1 has, got {tuple(weight2.shape)}")
-    if isinstance(negative_slope, bool) or not isinstance(negative_slope, int | float):
+    if isinstance(negative_slope, bool) or not isinstance(negative_slope, _NUMBERS):
         raise TypeError(f"negative_slope: expected a number, got {type(negative_slope).__name__}")
-    if not (-math.inf < negative_slope < math.inf):
+    if not (-_LARGEST <= negative_slope <= _LARGEST):
         raise ValueError(f"negative_slope: expected a finite number, got {negative_slope}")
 
 

@@ -50,10 +50,8 @@ def register_autograd(
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor | None) -> Any:
-            if torch.is_grad_enabled():  # for the error of a second derivative
-                return backward(ctx, *grads)
-            with below_autograd():
-                return backward(ctx, *grads)
+            # Not below autograd: reading the saved tensors may compute them again (torch.utils.checkpoint).
+            return backward(ctx, *grads)
 
     def call(*inputs: Any) -> Any:
         if (
@@ -86,7 +84,8 @@ def float32_under_autocast(op: str) -> None:
 def check_transforms(op: str, *tensors: object) -> None:
     """Raise RuntimeError under forward-mode differentiation and ``torch.func``.
 
-    The operators have a rule for reverse mode only; without this check the tangent would be dropped in silence.
+    The operators have a rule for reverse mode only; without this check the tangent would be dropped in silence, as it
+    is inside ``torch.compile``, where the question cannot be traced.
     """
     if torch.compiler.is_compiling():
         return

@@ -8,6 +8,7 @@ converted block by block.
 from __future__ import annotations
 
 import contextlib
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -200,12 +201,23 @@ def _slices(total: int, size: int) -> Iterator[slice]:
 
 
 def _multiply(query: Tensor, gallery: Tensor, out: Tensor) -> None:
-    with torch.no_grad(), _full_float32():  # autocast leaves operators with out= alone
+    with torch.no_grad(), full_float32():  # autocast leaves operators with out= alone
         torch.mm(query, gallery.t(), out=out)
 
 
+# Precision is a setting of the whole process: two threads that change and restore it at once would leave it changed.
+_precision_lock = threading.RLock()
+
+
 @contextlib.contextmanager
-def _full_float32() -> Iterator[None]:
+def full_float32() -> Iterator[None]:
+    """Matrix products in the dtype of their operands, whatever ``torch.backends`` allows; one thread at a time."""
+    with _precision_lock, _ieee_products():
+        yield
+
+
+@contextlib.contextmanager
+def _ieee_products() -> Iterator[None]:
     # Per backend: torch.get_float32_matmul_precision() raises once a program has used the newer settings.
     backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
     before = [backend.fp32_precision for backend in backends]

@@ -64,6 +64,9 @@ def gem_pool(x: Tensor, p: float | Tensor = 3.0, *, eps: float = 1e-6) -> Tensor
     value inside, so no finite input overflows, whatever ``p`` and the dtype of ``x``. Values below ``eps``, minus
     infinity among them, count as ``eps`` and have no gradient; NaN and infinity make the result NaN and infinite.
 
+    The relative error grows as ``1 / p``: below ``p = 1e-2`` the result is not accurate, and tiny ``p`` gives the
+    maximum instead of the geometric mean.
+
     A tensor ``p`` is learnable: its gradient is computed along with the forward pass. Its values are not checked,
     because that would wait for the device; keep them positive by clamping the parameter (1e-2 to 50, say) or by a
     softplus. A value that is not positive and finite gives a meaningless result.
@@ -92,7 +95,7 @@ def gem_pool(x: Tensor, p: float | Tensor = 3.0, *, eps: float = 1e-6) -> Tensor
     check_transforms("gem_pool", x, p)
     computed_in = _computed_in(x)
     if isinstance(p, Tensor):
-        pooled, _ = _call(x, p.to(computed_in).reshape(-1), 0.0, eps)
+        pooled, _ = _call(x, p.to(computed_in).reshape(-1), 0.0, float(eps))
     else:
-        pooled, _ = _call(x, None, float(p), eps)
+        pooled, _ = _call(x, None, float(p), float(eps))
     return pooled if under_autocast(x) else pooled.to(x.dtype)

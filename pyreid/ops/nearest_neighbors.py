@@ -114,9 +114,10 @@ for _device in ("cpu", "cuda"):
 def nearest_neighbors(query: Tensor, gallery: Tensor, k: int, *, metric: Metric = "euclidean") -> tuple[Tensor, Tensor]:
     """The ``k`` nearest gallery rows of each query row, and their distances. Exact.
 
-    The gallery is multiplied tile by tile, and each tile is searched while it lies in the cache: memory is that of a
-    tile, 64 MiB at most for ``k`` up to 4096 (1 GiB on CUDA), and of the result. (Beyond that, equal gallery rows cost
-    a product for each row of a tile.)
+    The gallery is multiplied tile by tile, and each tile is searched while it lies in the cache. Memory beside the
+    result: a tile, 64 MiB at most (1 GiB on CUDA), and for each of its rows the ``k`` neighbors so far, 8 bytes each
+    (16 in float64), and their distances; equal gallery rows cost a product for each row of a tile. Half precision and
+    strided inputs are copied as a whole.
 
     Which rows are found: the first ``k`` of the ranking that :func:`pyreid.evaluate` makes, a stable sort by
     ``|g|^2 / 2 - q.g``, or by ``-q.g / |g|`` for cosine, computed in float32, or in float64 if an input is float64.
@@ -160,5 +161,7 @@ def nearest_neighbors(query: Tensor, gallery: Tensor, k: int, *, metric: Metric 
     if gallery.is_cuda and k > _MOST_NEIGHBORS_ON_CUDA:
         raise ValueError(f"k: expected at most {_MOST_NEIGHBORS_ON_CUDA} on CUDA, got {k}")
     dtype = computing_dtype(query, gallery)
-    distances, indices = torch.ops.pyreid.nearest_neighbors(query.to(dtype), gallery.to(dtype), k, metric)
+    distances, indices = torch.ops.pyreid.nearest_neighbors(
+        query.to(dtype), gallery.to(dtype), k if isinstance(k, torch.SymInt) else int(k), metric
+    )
     return distances, indices

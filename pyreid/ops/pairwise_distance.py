@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,10 +22,7 @@ from pyreid.ops._register import (
     forbid_double_backward,
     register_autograd,
 )
-from pyreid.ops.distance_tiles import _full_float32
-
-# Precision is a setting of the whole process: two threads that change and restore it at once would leave it changed.
-_precision_lock = threading.Lock()
+from pyreid.ops.distance_tiles import full_float32
 
 
 @torch.library.register_fake("pyreid::pairwise_distance")
@@ -41,7 +37,7 @@ def _fake_backward(grad: Tensor, distance: Tensor, x: Tensor, y: Tensor, metric:
 
 @contextlib.contextmanager
 def _exact_products() -> Iterator[None]:
-    with _precision_lock, torch.autocast("cuda", enabled=False), _full_float32():
+    with torch.autocast("cuda", enabled=False), full_float32():
         yield
 
 
@@ -76,7 +72,9 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Non
 
 _call = register_autograd("pyreid::pairwise_distance", _backward, setup_context=_setup_context)
 forbid_double_backward("pyreid::pairwise_distance_backward")
+# the backward too: autocast would convert the products inside
 float32_under_autocast("pyreid::pairwise_distance")
+float32_under_autocast("pyreid::pairwise_distance_backward")
 
 
 def pairwise_distance(x: Tensor, y: Tensor | None = None, *, metric: Metric = "euclidean") -> Tensor:

@@ -1,5 +1,6 @@
 """The operators of :mod:`pyreid.ops` in plain PyTorch: the oracle of the tests, the path for export to ONNX, and a
-fallback for dtypes and devices that have no kernel. Signatures, results and gradients are the same."""
+fallback for dtypes and devices that have no kernel. Signatures, results and gradients are the same, for finite values
+whose squares do not overflow; what infinities give may differ."""
 
 from __future__ import annotations
 

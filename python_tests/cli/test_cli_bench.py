@@ -35,7 +35,7 @@ def test_prints_a_table_and_writes_json(tmp_path: Path, app: typer.Typer) -> Non
     (written,) = tmp_path.iterdir()
     assert f"written: {written}" in result.output
     rows = json.loads(written.read_text())
-    assert {row["peer"] for row in rows} == {"torch.cdist", "plain PyTorch"}
+    assert {row["peer"] for row in rows} == {"torch.cdist", "torch eager"}
     for row in rows:
         assert row["ours_ms"] > 0
         assert row["peer_ms"] > 0
@@ -88,4 +88,4 @@ def test_no_device_is_one_line() -> None:
     command = [sys.executable, "-m", "pyreid", "bench", "gem_pool", "--device", "cuda"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == "pyreid: error: device: torch sees no CUDA device\n"
+    assert done.stderr == "pyreid: error: --device: torch sees no CUDA device\n"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -15,6 +16,18 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 # inputs. Tests with cancellation scale the tolerance by the size of what cancels.
 ROUNDOFF = {torch.float64: 2.0**-53, torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 FACTOR = 64
+
+
+@contextlib.contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """cuDNN would convolve in TF32, and by atomics, where an operator leaves the convolutions to torch."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.conv.fp32_precision, cudnn.deterministic
+    cudnn.conv.fp32_precision, cudnn.deterministic = "ieee", True
+    try:
+        yield
+    finally:
+        cudnn.conv.fp32_precision, cudnn.deterministic = before
 
 
 def tolerance(dtype: torch.dtype, scale: float = 1.0) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyreid import ops
 from pyreid.ops import reference
-from python_tests.ops.checks import DEVICES, ROUNDOFF, assert_close, gradients, tolerance
+from python_tests.ops.checks import DEVICES, ROUNDOFF, assert_close, exact_convolutions, gradients, tolerance
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 # a pixel, a row and a column; planes and rows below and above the widths of vectors, warps and tiles
@@ -392,6 +392,7 @@ def test_bad_input(
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@exact_convolutions()
 def test_full_convolutions(dtype: torch.dtype, device: str) -> None:
     x, weight1, weight2 = torch.randn(2, 5, 6, 7), 0.2 * torch.randn(5, 5, 3, 3), 0.2 * torch.randn(5, 5, 3, 3)
     inputs = [t.to(device, dtype) for t in (x, weight1, weight2)]
