@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pyreid.evaluation.inputs import JUNK_ID, Sets
-from pyreid.ops._checks import Metric
-from pyreid.ops.distance_tiles import computing_dtype, inner_product_tiles
+from pyreid.ops._checks import Metric, computing_dtype
+from pyreid.ops.distance_tiles import inner_product_tiles
 from pyreid.ops.features import checked_squared_norms
 
 

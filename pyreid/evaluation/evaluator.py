@@ -15,11 +15,8 @@ from pyreid.evaluation.progress import progress_bar
 from pyreid.evaluation.ranking import Matches, StripRanker, find_matches
 from pyreid.evaluation.result import EvaluationResult
 from pyreid.evaluation.scores import AveragePrecision, NoMatch, cumulative_match, query_scores
-from pyreid.ops._checks import (
-    Metric,
-    check_choice,
-)
-from pyreid.ops.distance_tiles import computing_dtype, inner_product_tiles, rank_column
+from pyreid.ops._checks import Metric, check_choice, computing_dtype
+from pyreid.ops.distance_tiles import inner_product_tiles, rank_column
 from pyreid.ops.features import checked_squared_norms, choose_device
 
 

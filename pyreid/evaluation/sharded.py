@@ -17,8 +17,8 @@ from pyreid.evaluation.inputs import JUNK_ID, Sets, as_cameras, as_features, as_
 from pyreid.evaluation.ranking import StripRanker, find_matches
 from pyreid.evaluation.result import EvaluationResult
 from pyreid.evaluation.scores import AveragePrecision, NoMatch
-from pyreid.ops._checks import Metric, check_choice
-from pyreid.ops.distance_tiles import as_tensor, computing_dtype
+from pyreid.ops._checks import Metric, check_choice, computing_dtype
+from pyreid.ops.distance_tiles import as_tensor
 from pyreid.ops.features import checked_squared_norms, choose_device
 
 _QUERIES_AT_A_TIME = 512  # which of them share a matrix product must not depend on the number of ranks
@@ -189,14 +189,14 @@ def _agree(facts: dict[str, Any], error: Exception | None, group: dist.ProcessGr
 def _exchange(own: Sets, shares: list[dict[str, Any]], group: dist.ProcessGroup | None) -> Sets:
     """The whole sets on every rank, the features in temporary files."""
     num_query, num_gallery = ([share["rows"][side] for share in shares] for side in (0, 1))
-    labels = [
-        None if array is None else torch.cat(list(_chunks(torch.from_numpy(array)[:, None], rows, group)))[:, 0].numpy()
-        for array, rows in zip(
-            (own.query_ids, own.gallery_ids, own.query_cams, own.gallery_cams),
-            2 * (num_query, num_gallery),
-            strict=True,
-        )
-    ]
+
+    def whole(array: np.ndarray, rows: list[int]) -> np.ndarray:
+        gathered: np.ndarray = torch.cat(list(_chunks(torch.from_numpy(array)[:, None], rows, group)))[:, 0].numpy()
+        return gathered
+
+    query_ids, gallery_ids = whole(own.query_ids, num_query), whole(own.gallery_ids, num_gallery)
+    query_cams = None if own.query_cams is None else whole(own.query_cams, num_query)
+    gallery_cams = None if own.gallery_cams is None else whole(own.gallery_cams, num_gallery)
     features: list[Tensor] = []
     error: Exception | None = None
     for name, share, rows in (("query", own.query, num_query), ("gallery", own.gallery, num_gallery)):
@@ -208,7 +208,8 @@ def _exchange(own: Sets, shares: list[dict[str, Any]], group: dist.ProcessGroup 
             for _ in chunks:
                 pass
     _agree({}, error, group)
-    return Sets(*features, *labels)  # type: ignore[arg-type]
+    query, gallery = features
+    return Sets(query, gallery, query_ids, gallery_ids, query_cams, gallery_cams)
 
 
 def _chunks(share: Tensor, rows: Sequence[int], group: dist.ProcessGroup | None) -> Iterator[Tensor]:

@@ -14,8 +14,7 @@ from pyreid.evaluation.progress import progress_bar
 from pyreid.evaluation.ranking import Matches, StripRanker, find_matches
 from pyreid.evaluation.repeats import RepeatedResult
 from pyreid.evaluation.scores import AveragePrecision, query_scores
-from pyreid.ops._checks import Metric, check_choice
-from pyreid.ops.distance_tiles import computing_dtype
+from pyreid.ops._checks import Metric, check_choice, computing_dtype
 from pyreid.ops.features import choose_device
 
 REPEATS = 10

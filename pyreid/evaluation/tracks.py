@@ -15,8 +15,7 @@ from pyreid.evaluation.progress import progress_bar
 from pyreid.evaluation.ranking import StripRanker, find_matches
 from pyreid.evaluation.result import EvaluationResult
 from pyreid.evaluation.scores import AveragePrecision, NoMatch
-from pyreid.ops._checks import Metric, check_choice
-from pyreid.ops.distance_tiles import computing_dtype
+from pyreid.ops._checks import Metric, check_choice, computing_dtype
 from pyreid.ops.features import choose_device
 
 Pooling = Literal["mean", "max"]

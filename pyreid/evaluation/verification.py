@@ -25,8 +25,7 @@ from pyreid.evaluation.distances import distance_strips
 from pyreid.evaluation.inputs import JUNK_ID, Sets, as_sets
 from pyreid.evaluation.progress import progress_bar
 from pyreid.evaluation.ranking import Matches, find_matches
-from pyreid.ops._checks import Metric, check_choice
-from pyreid.ops.distance_tiles import computing_dtype
+from pyreid.ops._checks import Metric, check_choice, computing_dtype
 from pyreid.ops.features import choose_device
 
 _FINE_BITS = 15

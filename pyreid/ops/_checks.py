@@ -101,7 +101,7 @@ def check_gem_arguments(x: object, p: object, eps: object) -> None:
     assert isinstance(x, Tensor)
     if 0 in x.shape[2:]:
         raise ValueError(f"x: expected at least one position to pool over, got shape {tuple(x.shape)}")
-    limits = torch.finfo(torch.float64 if x.dtype == torch.float64 else torch.float32)
+    limits = torch.finfo(computing_dtype(x))
     tiny = limits.tiny
     if isinstance(eps, bool) or not isinstance(eps, _NUMBERS):
         raise TypeError(f"eps: expected a number, got {type(eps).__name__}")
@@ -119,6 +119,11 @@ def check_gem_arguments(x: object, p: object, eps: object) -> None:
         raise ValueError(f"p: expected shape (), (1,) or ({x.shape[1]},) to match x, got {tuple(p.shape)}")
     if p.device != x.device:
         raise ValueError(f"p: on {p.device}, but x is on {x.device}")
+
+
+def computing_dtype(*tensors: Tensor) -> torch.dtype:
+    """float64 if one of them is, else float32."""
+    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
 def promoted_type(*tensors: Tensor) -> torch.dtype:

@@ -65,11 +65,6 @@ def as_tensor(name: str, array: Any) -> Tensor:
             raise TypeError(f"{name}: expected numbers that torch knows, got {array.dtype}") from error
 
 
-def computing_dtype(query: Tensor, gallery: Tensor) -> torch.dtype:
-    """float64 if one of the two is, else float32."""
-    return torch.float64 if torch.float64 in (query.dtype, gallery.dtype) else torch.float32
-
-
 def squared_norms(features: Tensor, *, device: torch.device, dtype: torch.dtype) -> Tensor:
     """(N,) squared lengths of the rows of (N, D) features."""
     norms = torch.empty(features.shape[0], device=device, dtype=dtype)

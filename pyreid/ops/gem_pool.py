@@ -7,11 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyreid.ops._checks import (
-    check_device,
-    check_gem_arguments,
-    under_autocast,
-)
+from pyreid.ops._checks import check_device, check_gem_arguments, computing_dtype, under_autocast
 from pyreid.ops._register import (
     check_transforms,
     forbid_double_backward,
@@ -19,13 +15,9 @@ from pyreid.ops._register import (
 )
 
 
-def _computed_in(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
 @torch.library.register_fake("pyreid::gem_pool")
 def _fake(x: Tensor, p: Tensor | None, value: float, eps: float) -> tuple[Tensor, Tensor]:
-    rows, dtype = x.shape[:2], _computed_in(x)
+    rows, dtype = x.shape[:2], computing_dtype(x)
     return x.new_empty(rows, dtype=dtype), x.new_empty((2 if p is None else 3, *rows), dtype=dtype)
 
 
@@ -93,7 +85,7 @@ def gem_pool(x: Tensor, p: float | Tensor = 3.0, *, eps: float = 1e-6) -> Tensor
     check_gem_arguments(x, p, eps)
     check_device("x", x)
     check_transforms("gem_pool", x, p)
-    computed_in = _computed_in(x)
+    computed_in = computing_dtype(x)
     if isinstance(p, Tensor):
         pooled, _ = _call(x, p.to(computed_in).reshape(-1), 0.0, float(eps))
     else:

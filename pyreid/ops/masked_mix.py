@@ -7,11 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyreid.ops._checks import (
-    check_device,
-    check_mix_arguments,
-    promoted_type,
-)
+from pyreid.ops._checks import check_device, check_mix_arguments, computing_dtype, promoted_type
 from pyreid.ops._register import (
     check_transforms,
     forbid_double_backward,
@@ -103,5 +99,5 @@ def masked_mix(local: Tensor, x: Tensor, identity: Tensor, mask: Tensor) -> Tens
     check_transforms("masked_mix", local, x, identity, mask)
     dtype = promoted_type(local, x, identity)
     channels_last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-    mask = mask.to(torch.float64 if dtype == torch.float64 else torch.float32)
+    mask = mask.to(computing_dtype(local, x, identity))
     return _call(local.to(dtype), x.to(dtype), identity.to(dtype), mask, channels_last)

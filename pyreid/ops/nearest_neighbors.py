@@ -13,12 +13,13 @@ from pyreid.ops._checks import (
     check_device,
     check_float_tensor,
     check_k,
+    computing_dtype,
 )
 from pyreid.ops._register import (
     check_transforms,
     forbid_double_backward,
 )
-from pyreid.ops.distance_tiles import computing_dtype, inner_product_tiles, rank_column
+from pyreid.ops.distance_tiles import inner_product_tiles, rank_column
 
 # Tiles that stay in the cache until they have been searched, and on CUDA ones that keep the device busy.
 _TILE_COLUMNS = {"cpu": 2048, "cuda": 65536}

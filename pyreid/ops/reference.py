@@ -21,6 +21,7 @@ from pyreid.ops._checks import (
     check_margin,
     check_mix_arguments,
     check_spatial_gate_arguments,
+    computing_dtype,
     promoted_type,
     under_autocast,
     upcast,
@@ -47,7 +48,7 @@ def pairwise_distance(x: Tensor, y: Tensor | None = None, *, metric: Metric = "e
 def nearest_neighbors(query: Tensor, gallery: Tensor, k: int, *, metric: Metric = "euclidean") -> tuple[Tensor, Tensor]:
     """See :func:`pyreid.ops.nearest_neighbors`. Needs O(Q G D) memory, and ranks by distances from differences."""
     check_k(k, gallery)
-    dtype = torch.float64 if torch.float64 in (query.dtype, gallery.dtype) else torch.float32
+    dtype = computing_dtype(query, gallery)
     distances = pairwise_distance(query.to(dtype), gallery.to(dtype), metric=metric)
     indices = distances.argsort(dim=1, stable=True)[:, :k]
     return distances.gather(1, indices), indices

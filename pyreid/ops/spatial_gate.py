@@ -8,11 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyreid.ops._checks import (
-    check_device,
-    check_spatial_gate_arguments,
-    under_autocast,
-)
+from pyreid.ops._checks import check_device, check_spatial_gate_arguments, computing_dtype, under_autocast
 from pyreid.ops._register import (
     check_transforms,
     forbid_double_backward,
@@ -116,6 +112,6 @@ def spatial_gate(
     check_transforms("spatial_gate", x, weight1, weight2)
     if weight1.shape[1] != 1:
         return _full_gate(x, weight1, weight2, negative_slope)
-    computed_in = torch.float64 if x.dtype == torch.float64 else torch.float32
+    computed_in = computing_dtype(x)
     local, avg, maximum, _ = _call(x, weight1.to(computed_in), weight2.to(computed_in), float(negative_slope))
     return local, avg, maximum

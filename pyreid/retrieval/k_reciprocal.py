@@ -10,11 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyreid.ops._checks import (
-    Metric,
-    check_choice,
-)
-from pyreid.ops.distance_tiles import computing_dtype
+from pyreid.ops._checks import Metric, check_choice, computing_dtype
 from pyreid.ops.features import as_features, checked_squared_norms, choose_device
 from pyreid.ops.k_reciprocal import pair_distances, re_rank_strip
 from pyreid.ops.set_neighbors import SetNeighbors, query_strips, set_neighbors
