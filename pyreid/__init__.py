@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pyreid.evaluation import EvaluationResult, evaluate
     from pyreid.models import create_model, list_models
     from pyreid.retrieval.k_reciprocal import KReciprocal, k_reciprocal
+    from pyreid.retrieval.search import search
 
 __version__ = _version("pyreid")
 
@@ -29,6 +30,7 @@ _NAMES = {
     "info": "pyreid._build_info",
     "k_reciprocal": "pyreid.retrieval",
     "list_models": "pyreid.models",
+    "search": "pyreid.retrieval",
 }
 __all__ = [
     "BuildInfo",
@@ -49,6 +51,7 @@ __all__ = [
     "ops",
     "report",
     "retrieval",
+    "search",
     "training",
 ]
 

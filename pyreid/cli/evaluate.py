@@ -174,7 +174,7 @@ def _read(path: Path) -> dict[str, Any]:
     """The arrays of a file or folder by name; those of a folder and of .safetensors stay on the disk until used."""
     import numpy as np
 
-    from pyreid.evaluation.feature_files import open_features, tensor_names
+    from pyreid.ops.feature_files import open_features, tensor_names
 
     names = (*REQUIRED, *CAMERAS)
     if path.is_dir():

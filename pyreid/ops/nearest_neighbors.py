@@ -24,7 +24,12 @@ from pyreid.ops.distance_tiles import inner_product_tiles, rank_column
 # Tiles that stay in the cache until they have been searched, and on CUDA ones that keep the device busy.
 _TILE_COLUMNS = {"cpu": 2048, "cuda": 65536}
 _COLUMNS_PER_NEIGHBOR = 4  # what a tile costs beyond its columns is proportional to k
-_MOST_NEIGHBORS_ON_CUDA = 2048  # they are kept in shared memory
+MOST_NEIGHBORS_ON_CUDA = 2048  # they are kept in shared memory
+
+
+def tile_columns(device: torch.device, k: int) -> int:
+    """Gallery rows in a tile of a search for ``k`` neighbors."""
+    return max(_TILE_COLUMNS[device.type], _COLUMNS_PER_NEIGHBOR * k)
 
 
 def _search(query: Tensor, gallery: Tensor, k: int, metric: str) -> tuple[Tensor, Tensor]:
@@ -37,7 +42,7 @@ def _search(query: Tensor, gallery: Tensor, k: int, metric: str) -> tuple[Tensor
     column = rank_column(gallery_norms, metric)  # type: ignore[arg-type]  # checked by the caller
     offset, scale = column.get("offset"), column.get("scale")
     words = query.element_size() // 4  # of 64 bits for a neighbor, see csrc/nearest_neighbors.h
-    width = max(_TILE_COLUMNS[query.device.type], _COLUMNS_PER_NEIGHBOR * k)
+    width = tile_columns(query.device, k)
     tiles = inner_product_tiles(query, gallery, device=query.device, dtype=query.dtype, columns=width)
     for rows, columns, products in tiles:
         if columns.start == 0:
@@ -159,8 +164,8 @@ def nearest_neighbors(query: Tensor, gallery: Tensor, k: int, *, metric: Metric 
     if query.device != gallery.device:
         raise ValueError(f"gallery: expected to be on {query.device} to match query, got {gallery.device}")
     check_k(k, gallery)
-    if gallery.is_cuda and k > _MOST_NEIGHBORS_ON_CUDA:
-        raise ValueError(f"k: expected at most {_MOST_NEIGHBORS_ON_CUDA} on CUDA, got {k}")
+    if gallery.is_cuda and k > MOST_NEIGHBORS_ON_CUDA:
+        raise ValueError(f"k: expected at most {MOST_NEIGHBORS_ON_CUDA} on CUDA, got {k}")
     dtype = computing_dtype(query, gallery)
     distances, indices = torch.ops.pyreid.nearest_neighbors(
         query.to(dtype), gallery.to(dtype), k if isinstance(k, torch.SymInt) else int(k), metric
