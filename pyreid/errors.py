@@ -33,6 +33,10 @@ class WeightsError(PyreidError, ValueError):
     """A weights file does not fit the model; the message lists missing, unexpected and mis-shaped keys."""
 
 
+class GalleryError(PyreidError, RuntimeError):
+    """A stored gallery is damaged, locked by another writer, or not what was asked for; the message names its path."""
+
+
 class TrainingError(PyreidError, RuntimeError):
     """Training cannot go on, for example because the loss is not finite; the message names the step and the terms."""
 
