@@ -24,7 +24,7 @@ from pyreid.ops.distance_tiles import inner_product_tiles, rank_column
 # Tiles that stay in the cache until they have been searched, and on CUDA ones that keep the device busy.
 _TILE_COLUMNS = {"cpu": 2048, "cuda": 65536}
 _COLUMNS_PER_NEIGHBOR = 4  # what a tile costs beyond its columns is proportional to k
-_MOST_NEIGHBORS_ON_CUDA = 2048  # they are kept in shared memory
+MOST_NEIGHBORS_ON_CUDA = 2048  # they are kept in shared memory
 
 
 def _search(query: Tensor, gallery: Tensor, k: int, metric: str) -> tuple[Tensor, Tensor]:
@@ -159,8 +159,8 @@ def nearest_neighbors(query: Tensor, gallery: Tensor, k: int, *, metric: Metric 
     if query.device != gallery.device:
         raise ValueError(f"gallery: expected to be on {query.device} to match query, got {gallery.device}")
     check_k(k, gallery)
-    if gallery.is_cuda and k > _MOST_NEIGHBORS_ON_CUDA:
-        raise ValueError(f"k: expected at most {_MOST_NEIGHBORS_ON_CUDA} on CUDA, got {k}")
+    if gallery.is_cuda and k > MOST_NEIGHBORS_ON_CUDA:
+        raise ValueError(f"k: expected at most {MOST_NEIGHBORS_ON_CUDA} on CUDA, got {k}")
     dtype = computing_dtype(query, gallery)
     distances, indices = torch.ops.pyreid.nearest_neighbors(
         query.to(dtype), gallery.to(dtype), k if isinstance(k, torch.SymInt) else int(k), metric
