@@ -248,10 +248,10 @@ void re_rank_strip(const ReRankedStrip<T>& strip, T* overlaps, int64_t blocks, c
   PYREID_LAUNCH((re_rank_strip_kernel<T>), grid_for(strip.rows, 1, blocks), kThreads, 0, stream, strip, overlaps);
 }
 
-#define PYREID_INSTANTIATE(T)                                                                      \
-  template void pair_distances(const T*, int64_t, const SparseRows<T>&, T*, cudaStream_t);         \
-  template void reciprocal_weights(const SparseRows<T>&, T*, cudaStream_t);                        \
-  template void run_means(const T*, const int64_t*, int64_t, T, T*, cudaStream_t);                 \
+#define PYREID_INSTANTIATE(T)                                                              \
+  template void pair_distances(const T*, int64_t, const SparseRows<T>&, T*, cudaStream_t); \
+  template void reciprocal_weights(const SparseRows<T>&, T*, cudaStream_t);                \
+  template void run_means(const T*, const int64_t*, int64_t, T, T*, cudaStream_t);         \
   template void re_rank_strip(const ReRankedStrip<T>&, T*, int64_t, cudaStream_t);
 PYREID_INSTANTIATE(float)
 PYREID_INSTANTIATE(double)
