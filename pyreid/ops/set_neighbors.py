@@ -31,9 +31,7 @@ class SetNeighbors:
     farthest: Tensor
 
     @classmethod
-    def empty(
-        cls, items: int, k: int, dtype: torch.dtype, device: torch.device | str | None = None
-    ) -> SetNeighbors:
+    def empty(cls, items: int, k: int, dtype: torch.dtype, device: torch.device | str | None = None) -> SetNeighbors:
         wide = torch.int64 if dtype == torch.float64 else torch.int32
         return cls(
             torch.full((items, k), torch.inf, dtype=dtype, device=device),

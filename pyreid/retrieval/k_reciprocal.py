@@ -139,8 +139,8 @@ def k_reciprocal(
     The method of Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding" (CVPR 2017), as their
     published Python code computes it, except that all matrices are sparse: beside one copy of the features in the type
     of the computation, memory is proportional to the number of items and neighbors, and 64 MiB (on CUDA 1 GiB), or 32
-    rows, for products. All items, queries and gallery, take part in one graph of neighbors; so the result for a query depends on
-    the other queries, as it does there.
+    rows, for products. All items, queries and gallery, take part in one graph of neighbors; so the result for a query
+    depends on the other queries, as it does there.
 
     The distance in the sum is ``d(q, g)^2 / max_x d(q, x)^2`` with the Euclidean d and the maximum over all items, and
     so it is in the weights; where all items are equal it is 0. Neighbors are in the order of
