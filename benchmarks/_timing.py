@@ -106,6 +106,20 @@ def time_interleaved(
     return {name: Timing(tuple(values)) for name, values in samples.items()}
 
 
+def captured(function: Callable[[], object]) -> Callable[[], object]:
+    """The device's work of ``function`` as a CUDA graph: a call replays it, on the same memory."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # libraries allocate their workspaces outside the capture
+        for _ in range(3):
+            function()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        function()
+    return graph.replay
+
+
 def device_name(device: DeviceType) -> str:
     """The device as people know it, for example ``"NVIDIA H200"`` or ``"AMD EPYC, 2 threads"``."""
     if device == "cuda":
@@ -173,10 +187,12 @@ def compare(
     repeats: int,
     contenders: Mapping[str, Callable[[], Result]],
     check: Callable[[Result, Result, str], None],
+    graphs: bool = False,
 ) -> list[Row]:
     """Compare the results of ``contenders["ours"]`` with each peer's, then time the two in turns.
 
-    A peer that cannot run, such as a compiler that is missing, is left out, and the reason printed.
+    A peer that cannot run, such as a compiler that is missing, is left out, and the reason printed. What small inputs
+    take on CUDA is mostly the host's time for its launches; replays of CUDA graphs show the device's.
 
     Args:
         op: the operator's name.
@@ -186,9 +202,10 @@ def compare(
         repeats: timed rounds.
         contenders: by name; each is called without arguments and returns its results.
         check: called with our results, a peer's, and words for an error; raises RuntimeError when they differ.
+        graphs: on CUDA, time each pair once more as replays of CUDA graphs.
 
     Returns:
-        one row for each peer that ran.
+        one row for each peer that ran, and with ``graphs`` a second one, whose case ends in ``in a CUDA graph``.
     """
     mine = contenders["ours"]
     ours = mine()
@@ -204,18 +221,25 @@ def compare(
             continue
         check(ours, theirs, f"{op} {case}, {name}")
         # By pairs: with more in turn, each finds the caches, and the threads of two runtimes, as the others left them.
-        timings = time_interleaved({"ours": mine, name: contender}, repeats, device=device)
-        rows.append(
-            result_row(
-                op=op,
-                case=case,
-                dtype=str(dtype).removeprefix("torch."),
-                device=device,
-                ours=timings["ours"],
-                peer=name,
-                peer_timing=timings[name],
+        pairs = {case: {"ours": mine, name: contender}}
+        if graphs and device == "cuda" and name in (EAGER, COMPILED):  # others wait for the device
+            try:
+                pairs[f"{case} in a CUDA graph"] = {key: captured(step) for key, step in pairs[case].items()}
+            except RuntimeError as error:
+                print(f"without {name} at {op} {case} in a CUDA graph: {str(error)[:200]}", file=sys.stderr)
+        for words, pair in pairs.items():
+            timings = time_interleaved(pair, repeats, device=device)
+            rows.append(
+                result_row(
+                    op=op,
+                    case=words,
+                    dtype=str(dtype).removeprefix("torch."),
+                    device=device,
+                    ours=timings["ours"],
+                    peer=name,
+                    peer_timing=timings[name],
+                )
             )
-        )
     return rows
 
 

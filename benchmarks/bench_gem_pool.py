@@ -82,6 +82,7 @@ def measure(device: DeviceType, repeats: int) -> list[Row]:
                     repeats=repeats,
                     contenders={who: step(pool, x, p, grad) for who, pool in pools.items()},
                     check=check_agreement,
+                    graphs=True,
                 )
     return rows
 

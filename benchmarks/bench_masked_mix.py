@@ -98,6 +98,7 @@ def measure(device: DeviceType, repeats: int) -> list[Row]:
                 repeats=repeats,
                 contenders={who: step(function, leaves, grads) for who, function in functions.items()},
                 check=check_agreement,
+                graphs=True,
             )
     return rows
 

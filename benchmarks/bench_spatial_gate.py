@@ -78,6 +78,7 @@ def measure(device: DeviceType, repeats: int) -> list[Row]:
                 repeats=repeats,
                 contenders={name: step(gate, x, weights, grads) for name, gate in gates.items()},
                 check=check_agreement,
+                graphs=True,
             )
     return rows
 

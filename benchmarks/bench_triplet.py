@@ -124,6 +124,7 @@ def measure(device: DeviceType, repeats: int) -> list[Row]:
                 repeats=repeats,
                 contenders={name: step(loss, x, labels) for name, loss in losses.items()},
                 check=check_agreement,
+                graphs=True,
             )
     return rows
 

@@ -11,28 +11,48 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pyreid import cli, data, evaluation, layers, losses, models, ops, report, retrieval, training
+    from pyreid import cli, data, evaluation, inference, layers, losses, models, ops, report, retrieval, training
     from pyreid._build_info import BuildInfo, info
     from pyreid.evaluation import EvaluationResult, evaluate
+    from pyreid.inference import FeatureExtractor
     from pyreid.models import create_model, list_models
+    from pyreid.retrieval.gallery import Gallery
     from pyreid.retrieval.k_reciprocal import KReciprocal, k_reciprocal
+    from pyreid.retrieval.search import search
 
 __version__ = _version("pyreid")
 
-_MODULES = {"cli", "data", "evaluation", "layers", "losses", "models", "ops", "report", "retrieval", "training"}
+_MODULES = {
+    "cli",
+    "data",
+    "evaluation",
+    "inference",
+    "layers",
+    "losses",
+    "models",
+    "ops",
+    "report",
+    "retrieval",
+    "training",
+}
 _NAMES = {
     "BuildInfo": "pyreid._build_info",
     "EvaluationResult": "pyreid.evaluation",
+    "FeatureExtractor": "pyreid.inference",
+    "Gallery": "pyreid.retrieval",
     "KReciprocal": "pyreid.retrieval",
     "create_model": "pyreid.models",
     "evaluate": "pyreid.evaluation",
     "info": "pyreid._build_info",
     "k_reciprocal": "pyreid.retrieval",
     "list_models": "pyreid.models",
+    "search": "pyreid.retrieval",
 }
 __all__ = [
     "BuildInfo",
     "EvaluationResult",
+    "FeatureExtractor",
+    "Gallery",
     "KReciprocal",
     "__version__",
     "cli",
@@ -40,6 +60,7 @@ __all__ = [
     "data",
     "evaluate",
     "evaluation",
+    "inference",
     "info",
     "k_reciprocal",
     "layers",
@@ -49,6 +70,7 @@ __all__ = [
     "ops",
     "report",
     "retrieval",
+    "search",
     "training",
 ]
 

@@ -9,14 +9,11 @@ namespace {
 struct Backend {
   static inline pyreid::cpu::ParallelFor parallel_for = pyreid::test::whole;
 
-  static int64_t distance_splits(int64_t b, int64_t d) { return pyreid::cpu::distance_splits(b, d); }
-  template <class... A>
-  static void squared_self_distances(A... arguments) {
-    pyreid::cpu::squared_self_distances(arguments..., parallel_for);
-  }
-  template <class... A>
-  static void batch_soft_triplet(A... arguments) {
-    pyreid::cpu::batch_soft_triplet(arguments..., parallel_for);
+  template <class T, class... A>
+  static void batch_soft_triplet(const T* x, const int64_t* labels, int64_t b, int64_t d, A... arguments) {
+    std::vector<T> squared = pyreid::test::unwritten<T>(b * b);
+    pyreid::cpu::squared_self_distances(x, b, d, squared.data(), parallel_for);
+    pyreid::cpu::batch_soft_triplet(squared.data(), labels, b, arguments..., parallel_for);
   }
   template <class... A>
   static void batch_soft_triplet_backward(A... arguments) {

@@ -11,19 +11,8 @@
 
 namespace pyreid::test {
 
-// The problem hands over distances; these kernels compute their own, so the batch is noted instead.
 template <bool kClusters>
 struct CudaTriplets {
-  static inline const void* batch = nullptr;
-  static inline int64_t columns = 0;
-
-  static int64_t distance_splits(int64_t, int64_t) { return 1; }
-  template <class T>
-  static void squared_self_distances(const T* x, int64_t, int64_t d, int64_t, T*) {
-    batch = x;
-    columns = d;
-  }
-
   // As inexact as TF32 products are: features keep 10 bits.
   template <class T>
   static std::vector<T> products(const T* x, int64_t b, int64_t d) {
@@ -45,20 +34,18 @@ struct CudaTriplets {
   }
 
   template <class T>
-  static void batch_hard_triplet(const T*, const int64_t* labels, int64_t b, int64_t, Margin margin,
+  static void batch_hard_triplet(const T* x, const int64_t* labels, int64_t b, int64_t d, Margin margin,
                                  Reduction reduction, T* losses, T* loss, int32_t* pairs, T* slopes) {
-    const T* x = static_cast<const T*>(batch);
-    const std::vector<T> all = b > cuda::kSmallBatch ? products(x, b, columns) : std::vector<T>();
-    std::vector<T> scratch = unwritten<T>(cuda::hard_triplet_scratch(b, columns, kClusters));
-    cuda::batch_hard_triplet(x, all.data(), labels, b, columns, kClusters, margin, reduction, scratch.data(), losses,
-                             loss, pairs, slopes, nullptr);
+    const std::vector<T> all = b > cuda::kSmallBatch ? products(x, b, d) : std::vector<T>();
+    std::vector<T> scratch = unwritten<T>(cuda::hard_triplet_scratch(b, d, kClusters));
+    cuda::batch_hard_triplet(x, all.data(), labels, b, d, kClusters, margin, reduction, scratch.data(), losses, loss,
+                             pairs, slopes, nullptr);
   }
   template <class T>
-  static void batch_soft_triplet(T*, const int64_t* labels, int64_t b, int64_t, Margin margin, Reduction reduction,
-                                 T* losses, T* loss, T* weights, T* slopes) {
-    const T* x = static_cast<const T*>(batch);
-    std::vector<T> scratch = unwritten<T>(cuda::soft_triplet_scratch(b, columns, kClusters));
-    cuda::batch_soft_triplet(x, labels, b, columns, kClusters, margin, reduction, scratch.data(), losses, loss, weights,
+  static void batch_soft_triplet(const T* x, const int64_t* labels, int64_t b, int64_t d, Margin margin,
+                                 Reduction reduction, T* losses, T* loss, T* weights, T* slopes) {
+    std::vector<T> scratch = unwritten<T>(cuda::soft_triplet_scratch(b, d, kClusters));
+    cuda::batch_soft_triplet(x, labels, b, d, kClusters, margin, reduction, scratch.data(), losses, loss, weights,
                              slopes, nullptr);
   }
   template <class... A>

@@ -205,25 +205,17 @@ void check_triplet(const TripletCase<T>& c, const TripletReference& expected, co
   for (size_t e = 0; e < dx.size(); ++e) CHECK_CLOSE(dx[e], expected.dx[e], tolerance * expected.dx_sizes[e] + least);
 }
 
-template <class T, class Backend>
-std::vector<T> squared_self_distances(const Batch<T>& batch, int64_t splits) {
-  std::vector<T> squared = unwritten<T>(splits * batch.b * batch.b);
-  Backend::squared_self_distances(batch.x.data(), batch.b, batch.d, splits, squared.data());
-  return squared;
-}
-
 // The kernels in the order of the operator's forward and backward; the reduced loss is one number, or none.
 template <class T, class Backend>
 auto run_hard(const TripletCase<T>& c) {
   const Batch<T>& batch = c.batch;
-  const int64_t b = batch.b, splits = Backend::distance_splits(b, batch.d);
+  const int64_t b = batch.b;
   return Backend::repeat([&] {
-    std::vector<T> squared = squared_self_distances<T, Backend>(batch, splits);
     std::tuple out{unwritten<T>(b), unwritten<T>(1), unwritten<T>(b * batch.d), std::vector<int32_t>(2 * b, -7),
                    unwritten<T>(2 * b)};
     auto& [losses, loss, dx, pairs, slopes] = out;
     const bool none = c.reduction == Reduction::kNone;
-    Backend::batch_hard_triplet(squared.data(), batch.labels.data(), b, splits, c.margin, c.reduction, losses.data(),
+    Backend::batch_hard_triplet(batch.x.data(), batch.labels.data(), b, batch.d, c.margin, c.reduction, losses.data(),
                                 none ? losses.data() : loss.data(), pairs.data(), slopes.data());
     Backend::batch_hard_triplet_backward(c.grad.data(), none, batch.x.data(), static_cast<const int32_t*>(pairs.data()),
                                          static_cast<const T*>(slopes.data()), b, batch.d, dx.data());
@@ -234,13 +226,12 @@ auto run_hard(const TripletCase<T>& c) {
 template <class T, class Backend>
 auto run_soft(const TripletCase<T>& c) {
   const Batch<T>& batch = c.batch;
-  const int64_t b = batch.b, splits = Backend::distance_splits(b, batch.d);
+  const int64_t b = batch.b;
   return Backend::repeat([&] {
-    std::vector<T> squared = squared_self_distances<T, Backend>(batch, splits);
     std::tuple out{unwritten<T>(b), unwritten<T>(1), unwritten<T>(b * batch.d), unwritten<T>(b * b), unwritten<T>(b)};
     auto& [losses, loss, dx, weights, slopes] = out;
     const bool none = c.reduction == Reduction::kNone;
-    Backend::batch_soft_triplet(squared.data(), batch.labels.data(), b, splits, c.margin, c.reduction, losses.data(),
+    Backend::batch_soft_triplet(batch.x.data(), batch.labels.data(), b, batch.d, c.margin, c.reduction, losses.data(),
                                 none ? losses.data() : loss.data(), weights.data(), slopes.data());
     Backend::batch_soft_triplet_backward(c.grad.data(), none, batch.x.data(), static_cast<const T*>(weights.data()),
                                          static_cast<const T*>(slopes.data()), b, batch.d, dx.data());

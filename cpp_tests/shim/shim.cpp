@@ -7,6 +7,7 @@
 #include <bit>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <map>
 #include <memory>
 #include <numeric>
@@ -28,7 +29,7 @@ constexpr unsigned kMaxThreads = 1024;
 constexpr unsigned kMaxWarps = kMaxThreads / kWarp;
 constexpr size_t kStackBytes = 128 * 1024;
 constexpr size_t kPageBytes = 4096;
-constexpr size_t kSharedBytes = 48 * 1024;        // what a kernel may have without asking
+constexpr size_t kSharedBytes = 46 * 1024;        // what a kernel may have without asking: 48 KiB with its static ones
 constexpr size_t kSharedBytesOptin = 227 * 1024;  // and with cudaFuncSetAttribute
 constexpr int kMultiprocessors = 4;
 constexpr unsigned kMaxCluster = 8;  // what every device with clusters can do
@@ -141,6 +142,7 @@ class Machine {
   detail::Lane* lanes() { return block_->lanes[current_ / kWarp].data(); }
   unsigned char* dynamic_shared() { return block_->dynamic_shared.get(); }
   const void* in_block(const void* p, unsigned rank);
+  bool is_shared(const void* p) const;
   int& predicates(unsigned parity) { return block_->predicates[parity]; }
   unsigned phase() const { return block_->phase; }
 
@@ -415,6 +417,19 @@ void Machine::release_cluster_barrier() {
   }
 }
 
+// Of this block, or dynamic memory of another one of its cluster.
+bool Machine::is_shared(const void* p) const {
+  const auto lies_in = [byte = static_cast<const unsigned char*>(p)](const unsigned char* begin, size_t bytes) {
+    return std::less_equal<>()(begin, byte) && std::less<>()(byte, begin + bytes);
+  };
+  return std::any_of(blocks_.begin(), blocks_.end(),
+                     [&](const auto& block) {
+                       return block->dynamic_shared && lies_in(block->dynamic_shared.get(), launch_->shared_bytes);
+                     }) ||
+         std::any_of(shared_variables_.begin(), shared_variables_.end(),
+                     [&](const SharedVariable& variable) { return lies_in(variable.address, variable.bytes); });
+}
+
 const void* Machine::in_block(const void* p, unsigned rank) {
   const unsigned char* base = block_->dynamic_shared.get();
   const auto offset = static_cast<size_t>(static_cast<const unsigned char*>(p) - base);
@@ -564,6 +579,13 @@ void cluster_barrier(Site site) {
   m.require_running("cluster_barrier");
   m.stop(State::kAtClusterBarrier, "cluster_barrier", site);
   m.let_others_run();
+}
+
+void require_global(const char* what, const void* p, Site site) {
+  machine().require_running(what);
+  if (!machine().is_shared(p)) return;
+  machine().set_error(std::string(what) + " (" + at(site) + ") of shared memory: it is for global memory alone");
+  machine().die();
 }
 
 const void* in_block(const void* p, unsigned rank) {

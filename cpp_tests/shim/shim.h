@@ -69,6 +69,8 @@ using Combine = void (*)(Lane* lanes, uint32_t mask);
 void barrier(const char* what, Site site);
 void cluster_barrier(Site site);
 const void* in_block(const void* p, unsigned rank);
+// Ends the kernel if `p` lies in shared memory, where `what` does not work.
+void require_global(const char* what, const void* p, Site site);
 uint64_t collective(const char* what, uint32_t mask, uint64_t value, unsigned source, Combine combine, Site site);
 [[noreturn]] void fail(const char* message);
 

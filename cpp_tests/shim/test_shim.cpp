@@ -486,6 +486,34 @@ TEST(mistakes_in_clusters_are_found) {
   }
 }
 
+// What a device answers with "operation not supported on global/shared address space".
+__global__ void hinted_store_kernel(int* out, bool dynamic, bool load) {
+  __shared__ int fixed[2];
+  PYREID_DYNAMIC_SHARED(int, slots);
+  int* const wrong = dynamic ? slots : fixed;
+  wrong[1] = 2;
+  __stwb(out, 1);
+  out[1] = __ldcg(out);
+  if (load) {
+    out[2] = __ldg(wrong + 1);
+  } else {
+    __stwb(wrong + 1, 3);
+  }
+}
+
+TEST(cache_hints_are_for_global_memory) {
+  for (const bool dynamic : {false, true}) {
+    for (const bool load : {false, true}) {
+      std::vector<int> out(3);
+      const auto launch = [&] {
+        PYREID_LAUNCH((hinted_store_kernel), 1, 1, 2 * sizeof(int), nullptr, out.data(), dynamic, load);
+      };
+      CHECK_THROWS(launch(), "of shared memory: it is for global memory alone");
+      CHECK_EQUAL(out[1], 1);
+    }
+  }
+}
+
 __global__ void store_kernel(int* out, int64_t index, bool misaligned) {
   if (misaligned) {
     *reinterpret_cast<float4*>(out + index) = float4{1, 2, 3, 4};

@@ -61,7 +61,7 @@ T over_distance(T slope, T distance) {
 }  // namespace
 
 template <class T>
-void batch_hard_triplet(const T* squared, const int64_t* labels, int64_t b, int64_t, Margin margin, Reduction reduction,
+void batch_hard_triplet(const T* squared, const int64_t* labels, int64_t b, Margin margin, Reduction reduction,
                         T* losses, T* loss, int32_t* pairs, T* slopes, const ParallelFor& parallel_for) {
   const Anchors<T> anchors = find_anchors<T>(labels, b);
   const T scale = reduction_scale(anchors, reduction);
@@ -96,8 +96,8 @@ void batch_hard_triplet_backward(const T* grad, bool per_anchor, const T* x, con
 }
 
 #define PYREID_INSTANTIATE(T)                                                                                         \
-  template void batch_hard_triplet(const T*, const int64_t*, int64_t, int64_t, Margin, Reduction, T*, T*, int32_t*,   \
-                                   T*, const ParallelFor&);                                                           \
+  template void batch_hard_triplet(const T*, const int64_t*, int64_t, Margin, Reduction, T*, T*, int32_t*, T*,        \
+                                   const ParallelFor&);                                                               \
   template void batch_hard_triplet_backward(const T*, bool, const T*, const int32_t*, const T*, int64_t, int64_t, T*, \
                                             const ParallelFor&);
 PYREID_INSTANTIATE(float)

@@ -10,9 +10,7 @@ namespace pyreid::cpu {
 template <class T>
 void batch_hard_triplet(const T* squared,       // [B, B], squared distances
                         const int64_t* labels,  // [B]
-                        int64_t b,
-                        int64_t splits,  // 1
-                        Margin margin, Reduction reduction,
+                        int64_t b, Margin margin, Reduction reduction,
                         T* losses,       // [B], 0 for anchors without a positive or a negative
                         T* loss,         // [], their mean or sum; not written for Reduction::kNone
                         int32_t* pairs,  // [2, B]: hardest positives, hardest negatives; -1 for anchors without both

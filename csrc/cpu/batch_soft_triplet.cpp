@@ -21,8 +21,8 @@ constexpr int64_t kTaskRows = 128;
 }  // namespace
 
 template <class T>
-void batch_soft_triplet(T* squared, const int64_t* labels, int64_t b, int64_t, Margin margin, Reduction reduction,
-                        T* losses, T* loss, T* weights, T* slopes, const ParallelFor& parallel_for) {
+void batch_soft_triplet(T* squared, const int64_t* labels, int64_t b, Margin margin, Reduction reduction, T* losses,
+                        T* loss, T* weights, T* slopes, const ParallelFor& parallel_for) {
   const Anchors<T> anchors = find_anchors<T>(labels, b);
   const T scale = reduction_scale(anchors, reduction);
   const int64_t grain = grain_for(kCostPerPair * b);
@@ -73,7 +73,7 @@ void batch_soft_triplet_backward(const T* grad, bool per_anchor, const T* x, con
 }
 
 #define PYREID_INSTANTIATE(T)                                                                                   \
-  template void batch_soft_triplet(T*, const int64_t*, int64_t, int64_t, Margin, Reduction, T*, T*, T*, T*,     \
+  template void batch_soft_triplet(T*, const int64_t*, int64_t, Margin, Reduction, T*, T*, T*, T*,              \
                                    const ParallelFor&);                                                         \
   template void batch_soft_triplet_backward(const T*, bool, const T*, const T*, const T*, int64_t, int64_t, T*, \
                                             const ParallelFor&);

@@ -10,9 +10,7 @@ namespace pyreid::cpu {
 template <class T>
 void batch_soft_triplet(T* squared,             // [B, B], squared distances; overwritten
                         const int64_t* labels,  // [B]
-                        int64_t b,
-                        int64_t splits,  // 1
-                        Margin margin, Reduction reduction,
+                        int64_t b, Margin margin, Reduction reduction,
                         T* losses,   // [B], 0 for anchors without a positive or a negative
                         T* loss,     // [], their mean or sum; not written for Reduction::kNone
                         T* weights,  // [B, B]: d(difference of anchor i's means) / d(distance), over the distance

@@ -14,7 +14,7 @@ constexpr int64_t kPackColumns = 256;
 }  // namespace
 
 template <class T>
-void squared_self_distances(const T* x, int64_t b, int64_t d, int64_t, T* squared, const ParallelFor& parallel_for) {
+void squared_self_distances(const T* x, int64_t b, int64_t d, T* squared, const ParallelFor& parallel_for) {
   const int64_t rows = PYREID_SIMD(strip_rows, T{});
   const int64_t strips = (b + rows - 1) / rows, parts = (d + kPackColumns - 1) / kPackColumns;
   const AlignedArray<T> packed(strips * rows * d);
@@ -30,7 +30,7 @@ void squared_self_distances(const T* x, int64_t b, int64_t d, int64_t, T* square
   });
 }
 
-template void squared_self_distances(const float*, int64_t, int64_t, int64_t, float*, const ParallelFor&);
-template void squared_self_distances(const double*, int64_t, int64_t, int64_t, double*, const ParallelFor&);
+template void squared_self_distances(const float*, int64_t, int64_t, float*, const ParallelFor&);
+template void squared_self_distances(const double*, int64_t, int64_t, double*, const ParallelFor&);
 
 }  // namespace pyreid::cpu

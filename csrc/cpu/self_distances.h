@@ -6,16 +6,12 @@
 
 namespace pyreid::cpu {
 
-// Into how many parts of the columns the sums are split. The CPU sums them in one go.
-inline int64_t distance_splits(int64_t, int64_t) { return 1; }
-
 // Each pair is summed once and written twice: the matrix is exactly symmetric, its diagonal 0 (NaN for a row with NaN
 // or infinity). Equal rows have equal distances to any third one, bit for bit.
 template <class T>
 void squared_self_distances(const T* x,  // [B, D]
                             int64_t b, int64_t d,
-                            int64_t splits,  // 1
-                            T* squared,      // [B, B]
+                            T* squared,  // [B, B]
                             const ParallelFor& parallel_for);
 
 }  // namespace pyreid::cpu

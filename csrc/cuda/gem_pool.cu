@@ -160,6 +160,18 @@ __device__ __forceinline__ T power_of_ratio(T v, const Ratio<T>& ratio, T p) {
   }
 }
 
+// scale (v / largest)^exponent. In a row that is not ordinary the power alone may overflow: its root comes in twice.
+template <int kPower, class S, class T>
+__device__ __forceinline__ T scaled_power(T scale, T v, const Ratio<T>& ratio, T exponent) {
+  if constexpr (kPower == kAnyPower) {
+    if (!ratio.ordinary) {
+      const T root = exp_2(exponent / T(2) * log_ratio<S>(v, ratio));
+      return scale * root * root;
+    }
+  }
+  return scale * power_of_ratio<kPower, S>(v, ratio, exponent);
+}
+
 template <int kValue>
 using Constant = std::integral_constant<int, kValue>;
 
@@ -371,7 +383,7 @@ __global__ void gradient_rows_kernel(const T* __restrict__ grad, const S* __rest
 #pragma unroll
             for (int e = 0; e < kWidth; ++e) {
               const T v = to_compute(held[k][e]);
-              const T gradient = scale * power_of_ratio<decltype(power)::value, S>(v, ratio, exponent);
+              const T gradient = scaled_power<decltype(power)::value, S>(scale, v, ratio, exponent);
               held[k][e] = to_storage<S>(v < eps ? T(0) : gradient);
             }
             store_pack(out + (begin + i) * kWidth, held[k]);
@@ -508,7 +520,7 @@ __global__ void gradient_columns_kernel(const T* __restrict__ grad, const S* __r
           for (int k = 0; k < kCount; ++k) {
             if (begin + k * kWarps < n) {
               const T v = to_compute(held[k][e]);
-              const T gradient = scale * power_of_ratio<decltype(power)::value, S>(v, ratio, exponent);
+              const T gradient = scaled_power<decltype(power)::value, S>(scale, v, ratio, exponent);
               held[k][e] = to_storage<S>(v < eps ? T(0) : gradient);
             }
           }

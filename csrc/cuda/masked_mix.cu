@@ -29,7 +29,8 @@ __device__ __forceinline__ T relu_or_nan(T x) {
   return x <= T(0) ? T(0) : x;
 }
 
-// With a mask of 0 or 1 one product is the value itself and the other 0, in any order of rounding.
+// With a mask of 0 or 1 one product is the value itself and the other 0, in any order of rounding. Which product is
+// rounded is said here: kernels for different layouts, left to the compiler, would differ in the last bit.
 template <int kWidth, class S, class T>
 __device__ __forceinline__ void mix(const S* local, const S* x, const S* identity, const T (&mask)[kWidth], S* out) {
   T l[kWidth], a[kWidth], b[kWidth];
@@ -37,7 +38,7 @@ __device__ __forceinline__ void mix(const S* local, const S* x, const S* identit
   load_as(x, a);
   load_as(identity, b);
 #pragma unroll
-  for (int k = 0; k < kWidth; ++k) l[k] = mask[k] * l[k] + (T(1) - mask[k]) * relu_or_nan(a[k] + b[k]);
+  for (int k = 0; k < kWidth; ++k) l[k] = fma(mask[k], l[k], (T(1) - mask[k]) * relu_or_nan(a[k] + b[k]));
   store_as(out, l);
 }
 

@@ -31,10 +31,11 @@ __device__ __forceinline__ Pack<S> load_pack(const S* p) {
 template <class S, int kWidth>
 __device__ __forceinline__ void store_pack(S* p, const Pack<S, kWidth>& pack) {
   if constexpr (sizeof(pack) == 16) {
-    // The compiler may write a pack element by element; this is one instruction.
+    // The compiler may write a pack element by element; this is one instruction. A plain store, since `p` may be shared
+    // memory, where the intrinsics with cache hints do not work.
     uint4 word;
     memcpy(&word, &pack, sizeof(word));
-    __stwb(reinterpret_cast<uint4*>(p), word);
+    *reinterpret_cast<uint4*>(p) = word;
   } else {
     *reinterpret_cast<Pack<S, kWidth>*>(p) = pack;
   }

@@ -37,10 +37,9 @@ std::tuple<Tensor, Tensor, Tensor> batch_hard_triplet(const Tensor& x_in, const 
                                 mutable_data<T>(loss), mutable_data<int32_t>(pairs), mutable_data<T>(slopes),
                                 launch.context());
 #else
-    const int64_t splits = backend::distance_splits(b, d);
-    const Tensor squared = empty(x, {splits, b, b});
-    backend::squared_self_distances(data<T>(x), b, d, splits, mutable_data<T>(squared), launch.context());
-    backend::batch_hard_triplet(data<T>(squared), data<int64_t>(labels), b, splits, make_margin(margin), reduction,
+    const Tensor squared = empty(x, {b, b});
+    backend::squared_self_distances(data<T>(x), b, d, mutable_data<T>(squared), launch.context());
+    backend::batch_hard_triplet(data<T>(squared), data<int64_t>(labels), b, make_margin(margin), reduction,
                                 mutable_data<T>(losses), mutable_data<T>(loss), mutable_data<int32_t>(pairs),
                                 mutable_data<T>(slopes), launch.context());
 #endif

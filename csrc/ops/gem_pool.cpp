@@ -24,9 +24,7 @@ Shape check_inputs(const Tensor& x, const std::optional<Tensor>& p, double eps) 
   if (p.has_value()) {
     STD_TORCH_CHECK(p->dim() == 1 && (p->size(0) == 1 || p->size(0) == shape.channels),
                     "gem_pool: p must have 1 or C values");
-    STD_TORCH_CHECK(
-        p->scalar_type() == (x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float),
-        "gem_pool: p must be float64 for float64 x, else float32");
+    STD_TORCH_CHECK(p->scalar_type() == computing_type(x), "gem_pool: p must be float64 for float64 x, else float32");
   }
   return shape;
 }
@@ -52,9 +50,6 @@ GemExponent<T> exponent(const std::optional<Tensor>& p, double value) {
   return {p.has_value() ? data<T>(*p) : nullptr, p.has_value() ? p->size(0) : 0, static_cast<T>(value)};
 }
 
-template <class S>
-using Compute = std::conditional_t<std::is_same_v<S, double>, double, float>;
-
 std::optional<Tensor> contiguous(const std::optional<Tensor>& t) {
   return t.has_value() ? std::optional<Tensor>(torch::stable::contiguous(*t)) : std::nullopt;
 }
@@ -70,7 +65,7 @@ std::tuple<Tensor, Tensor> gem_pool(const Tensor& x_in, const std::optional<Tens
   const Tensor x = channels_last ? x_in : torch::stable::contiguous(x_in);
   const std::optional<Tensor> p = contiguous(p_in);
   const int64_t rows = shape.samples * shape.channels;
-  const ScalarType dtype = x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  const ScalarType dtype = computing_type(x);
   Tensor pooled = empty(x, {shape.samples, shape.channels}, dtype);
   Tensor statistics = empty(x, {p.has_value() ? 3 : 2, shape.samples, shape.channels}, dtype);
   if (rows == 0) return {pooled, statistics};

@@ -19,9 +19,8 @@ MixShape check_inputs(const Tensor& x, const Tensor& mask, bool channels_last) {
   STD_TORCH_CHECK((per_sample && mask.size(0) == samples && mask.size(1) == channels) ||
                       (mask.dim() == 1 && mask.size(0) == channels),
                   "masked_mix: mask must be (C,) or (N, C)");
-  STD_TORCH_CHECK(
-      mask.scalar_type() == (x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float),
-      "masked_mix: mask must be float64 for float64 x, else float32");
+  STD_TORCH_CHECK(mask.scalar_type() == computing_type(x),
+                  "masked_mix: mask must be float64 for float64 x, else float32");
   check_devices("masked_mix", x, mask);
   return {samples, channels, x.dim() == 3 ? x.size(2) : x.size(2) * x.size(3), channels_last, per_sample};
 }
@@ -40,9 +39,6 @@ Tensor empty_map(const Tensor& x, bool wanted, bool channels_last) {
   return torch::stable::empty(x.sizes(), x.scalar_type(), std::nullopt, x.device(), std::nullopt,
                               channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
-
-template <class S>
-using Compute = std::conditional_t<std::is_same_v<S, double>, double, float>;
 
 template <class T>
 T* data_or_null(const Tensor& t, bool wanted) {

@@ -19,13 +19,6 @@ struct Shape {
   int64_t planes() const { return samples * channels; }
 };
 
-ScalarType computed_in(const Tensor& x) {
-  return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
-template <class S>
-using Compute = std::conditional_t<std::is_same_v<S, double>, double, float>;
-
 Shape check_inputs(const Tensor& x, const Tensor& weight1, const Tensor& weight2) {
   STD_TORCH_CHECK(x.dim() == 4, "spatial_gate: x must be (N, C, H, W)");
   const Shape shape{x.size(0), x.size(1), x.size(2), x.size(3)};
@@ -37,7 +30,7 @@ Shape check_inputs(const Tensor& x, const Tensor& weight1, const Tensor& weight2
     STD_TORCH_CHECK(weight.dim() == 4 && weight.size(0) == shape.channels && weight.size(1) == 1 &&
                         weight.size(2) == 3 && weight.size(3) == 3,
                     "spatial_gate: weights must be (C, 1, 3, 3)");
-    STD_TORCH_CHECK(weight.scalar_type() == computed_in(x),
+    STD_TORCH_CHECK(weight.scalar_type() == computing_type(x),
                     "spatial_gate: weights must be float64 for float64 x, else float32");
   }
   return shape;

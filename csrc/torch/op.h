@@ -105,6 +105,13 @@ void dispatch_floating_and_half(const Tensor& t, const char* op, Body body) {
   }
 }
 
+// The type that a storage type is computed in, and as torch names it for a tensor's dtype.
+template <class S>
+using Compute = std::conditional_t<std::is_same_v<S, double>, double, float>;
+inline ScalarType computing_type(const Tensor& t) {
+  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
 inline bool on_device_of(const Tensor& like, const Tensor& t) {
   return t.is_cuda() == like.is_cuda() && t.get_device_index() == like.get_device_index();
 }

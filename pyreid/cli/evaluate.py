@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pyreid.cli.features import check_device
+
 if TYPE_CHECKING:
     from pyreid.evaluation import EvaluationResult
+    from pyreid.retrieval import KReciprocal
     from pyreid.training.features import TestFeatures
 
 REQUIRED = ("query", "gallery", "query_ids", "gallery_ids")
@@ -42,6 +45,11 @@ def evaluate(
     ] = None,
     no_match: Annotated[str | None, typer.Option(help="Queries without a right answer: skip or zero.")] = None,
     max_rank: Annotated[int | None, typer.Option(help="Length of the CMC curve.")] = None,
+    rerank: Annotated[bool, typer.Option("--rerank", help="Rank by k-reciprocal re-ranked distances.")] = False,
+    k1: Annotated[int | None, typer.Option(help="With --rerank, as for 'pyreid rerank'. (Default: 20.)")] = None,
+    k2: Annotated[int | None, typer.Option(help="With --rerank. (Default: 6.)")] = None,
+    lambda_value: Annotated[float | None, typer.Option(help="With --rerank. (Default: 0.3.)")] = None,
+    compat: Annotated[str | None, typer.Option(help="With --rerank: official, torchreid or fastreid.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="OUT", help="Write the result as JSON.")] = None,
     save_features: Annotated[
         Path | None, typer.Option(metavar="OUT", help="Write the features as .npz, for --features.")
@@ -60,13 +68,18 @@ def evaluate(
         raise typer.BadParameter(f"--save-features: {save_features} does not end in .npz")
     chosen = {"metric": metric, "ap": ap, "no_match": no_match, "max_rank": max_rank}
     options = _preset(protocol) | {key: value for key, value in chosen.items() if value is not None}
+    parameters = {"k1": k1, "k2": k2, "lambda_value": lambda_value, "compat": compat}
+    given = {key: value for key, value in parameters.items() if value is not None}
+    if given and not rerank:
+        raise typer.BadParameter(f"--{next(iter(given)).replace('_', '-')} goes with --rerank only")
     if device is not None:
-        _check_device(device)
+        check_device(device)
+    method = _reranker(given) if rerank else None
     if recipe is not None:
-        result = _evaluate_recipe(recipe, overrides or [], weights, options, device, save_features)
+        result = _evaluate_recipe(recipe, overrides or [], weights, options, device, save_features, method)
     else:
         assert features is not None
-        result = _evaluate_file(features, options, device)
+        result = _evaluate_file(features, options, device, method)
     print(result.summary())
     if json is not None:
         result.save(json)
@@ -82,15 +95,10 @@ def _preset(name: str | None) -> dict[str, Any]:
     return preset(name)
 
 
-def _check_device(device: str) -> None:
-    import torch
+def _reranker(parameters: dict[str, Any]) -> KReciprocal:
+    from pyreid.retrieval import KReciprocal
 
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise typer.BadParameter(f"--device: expected cpu, cuda or cuda:N, got {device}") from error
-    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
-        raise ValueError(f"--device: {device} is not available here")
+    return KReciprocal(**parameters)
 
 
 def _evaluate_recipe(
@@ -100,6 +108,7 @@ def _evaluate_recipe(
     options: dict[str, Any],
     device: str | None,
     save_features: Path | None,
+    rerank: KReciprocal | None,
 ) -> EvaluationResult:
     import torch
 
@@ -136,7 +145,7 @@ def _evaluate_recipe(
     )
     if save_features is not None:
         _save(features, save_features)
-    return evaluate_features(features, loaded.evaluation, device=device)
+    return evaluate_features(features, loaded.evaluation, device=device, rerank=rerank, progress=True)
 
 
 def _save(features: TestFeatures, path: Path) -> None:
@@ -148,7 +157,9 @@ def _save(features: TestFeatures, path: Path) -> None:
     write_atomically(path, lambda temporary: np.savez(temporary, **arrays))
 
 
-def _evaluate_file(path: Path, options: dict[str, Any], device: str | None) -> EvaluationResult:
+def _evaluate_file(
+    path: Path, options: dict[str, Any], device: str | None, rerank: KReciprocal | None
+) -> EvaluationResult:
     from pyreid.evaluation import evaluate
 
     if not path.exists():
@@ -167,14 +178,16 @@ def _evaluate_file(path: Path, options: dict[str, Any], device: str | None) -> E
         lacking = missing or [key for key in CAMERAS if key not in arrays]
         held = ", ".join(sorted(arrays)) or "nothing"
         raise ValueError(f"--features {path}: no {', '.join(lacking)} among {held}; {expected}")
-    return evaluate(*(arrays[key] for key in (*REQUIRED, *cameras)), device=device, **options)
+    return evaluate(
+        *(arrays[key] for key in (*REQUIRED, *cameras)), device=device, rerank=rerank, progress=True, **options
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:
     """The arrays of a file or folder by name; those of a folder and of .safetensors stay on the disk until used."""
     import numpy as np
 
-    from pyreid.evaluation.feature_files import open_features, tensor_names
+    from pyreid.ops.feature_files import open_features, tensor_names
 
     names = (*REQUIRED, *CAMERAS)
     if path.is_dir():

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import pyreid
-from pyreid.cli import bench, check, demo, evaluate, info, models, recipes, synth, train
+from pyreid.cli import bench, check, demo, evaluate, extract, info, models, recipes, rerank, search, synth, train
 from pyreid.errors import PyreidError
 
 app = typer.Typer(
@@ -29,6 +29,9 @@ app.command("synth")(synth.synth)
 app.command("check")(check.check)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("extract")(extract.extract)
+app.command("search")(search.search)
+app.command("rerank")(rerank.rerank)
 app.command("models")(models.models)
 app.command("recipes")(recipes.recipes)
 app.command("bench")(bench.bench)
@@ -62,7 +65,7 @@ def main() -> None:
         app()
     except SystemExit as done:
         if done.code == INTERRUPTED:  # Typer turns Ctrl-C into an exit
-            print("pyreid: interrupted; a training run continues with --resume", file=sys.stderr)
+            print("pyreid: interrupted; train and extract continue with --resume", file=sys.stderr)
         raise
     except (PyreidError, ValueError, TypeError, OSError) as error:
         if os.environ.get("PYREID_TRACEBACK"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pyreid.evaluation.comparison import Comparison, Difference, compare
 from pyreid.evaluation.confidence import ConfidenceIntervals, Interval, confidence_intervals
 from pyreid.evaluation.evaluator import evaluate
-from pyreid.evaluation.feature_files import open_features
 from pyreid.evaluation.groups import Breakdown, breakdown
 from pyreid.evaluation.presets import list_presets, preset
 from pyreid.evaluation.random_gallery import evaluate_random_gallery, random_gallery_split
@@ -16,6 +15,7 @@ from pyreid.evaluation.sharded import evaluate_sharded
 from pyreid.evaluation.single_shot import evaluate_single_shot
 from pyreid.evaluation.tracks import Tracks, evaluate_tracks, pool_queries, pool_tracks
 from pyreid.evaluation.verification import VerificationResult, verify
+from pyreid.ops.feature_files import open_features
 
 __all__ = [
     "Breakdown",

@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
-from pyreid.evaluation.feature_files import open_features, spool
 from pyreid.ops.distance_tiles import as_tensor
-from pyreid.ops.features import as_features as as_matrix
+from pyreid.ops.feature_files import read_features
 
 JUNK_ID = -1  # the identity of gallery images that are left out for all queries
 
-
-def as_features(name: str, features: Any) -> Tensor:
-    """A non-empty (N, D) matrix of floating-point numbers, on the memory that it came in.
-
-    A path is opened by :func:`open_features`, and an iterator of chunks goes to the disk by :func:`spool`.
-
-    Raises:
-        TypeError: if the features are no tensor or array, or hold no floating-point numbers.
-        ValueError: if they are not 2-D or empty, or a file cannot be read.
-        OSError: if a file cannot be opened, or the disk is full.
-    """
-    if isinstance(features, str | os.PathLike):
-        features = open_features(features)
-    elif isinstance(features, Iterator):
-        features = spool(name, features)
-    return as_matrix(name, features)
+as_features = read_features
 
 
 def as_integers(name: str, values: Any, length: int, of: str) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,17 +11,17 @@ from torch import Tensor
 
 from pyreid.evaluation.distances import ranking_strips
 from pyreid.evaluation.evaluator import summarise
-from pyreid.evaluation.feature_files import spool
 from pyreid.evaluation.inputs import JUNK_ID, Sets, as_cameras, as_features, as_integers, as_max_rank
 from pyreid.evaluation.ranking import StripRanker, find_matches
 from pyreid.evaluation.result import EvaluationResult
 from pyreid.evaluation.scores import AveragePrecision, NoMatch
 from pyreid.ops._checks import Metric, check_choice, computing_dtype
 from pyreid.ops.distance_tiles import as_tensor
+from pyreid.ops.feature_files import spool
 from pyreid.ops.features import checked_squared_norms, choose_device
+from pyreid.ops.shards import chunks, gather_facts, wire
 
 _QUERIES_AT_A_TIME = 512  # which of them share a matrix product must not depend on the number of ranks
-_CHUNK_BYTES = 16 * 2**20
 
 
 def evaluate_sharded(
@@ -107,7 +106,7 @@ def evaluate_sharded(
     except Exception as problem:
         error = problem
     _agree({}, error, group)
-    ranks = torch.from_numpy(ranker.ranks).to(_wire(group))
+    ranks = torch.from_numpy(ranker.ranks).to(wire(group))
     dist.all_reduce(ranks, dist.ReduceOp.MAX, group=group)  # a rank that did not rank a query has -1 for it
     num_junk = int((sets.gallery_ids == JUNK_ID).sum())
     settings = {
@@ -160,15 +159,7 @@ def _agree(facts: dict[str, Any], error: Exception | None, group: dist.ProcessGr
     Raises:
         ValueError: if a rank has an error (there it is raised itself), or the facts do not fit together.
     """
-    message = None if error is None else f"{type(error).__name__}: {error}"
-    gathered: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(gathered, (message, facts), group=group)
-    if error is not None:
-        raise error
-    for rank, (problem, _) in enumerate(gathered):
-        if problem is not None:
-            raise ValueError(f"rank {rank}: {problem}")
-    shares = [share for _, share in gathered]
+    shares = gather_facts(facts, error, group)
     first = shares[0]
     if not first:
         return shares
@@ -191,7 +182,7 @@ def _exchange(own: Sets, shares: list[dict[str, Any]], group: dist.ProcessGroup 
     num_query, num_gallery = ([share["rows"][side] for share in shares] for side in (0, 1))
 
     def whole(array: np.ndarray, rows: list[int]) -> np.ndarray:
-        gathered: np.ndarray = torch.cat(list(_chunks(torch.from_numpy(array)[:, None], rows, group)))[:, 0].numpy()
+        gathered: np.ndarray = torch.cat(list(chunks(torch.from_numpy(array)[:, None], rows, group)))[:, 0].numpy()
         return gathered
 
     query_ids, gallery_ids = whole(own.query_ids, num_query), whole(own.gallery_ids, num_gallery)
@@ -200,35 +191,13 @@ def _exchange(own: Sets, shares: list[dict[str, Any]], group: dist.ProcessGroup 
     features: list[Tensor] = []
     error: Exception | None = None
     for name, share, rows in (("query", own.query, num_query), ("gallery", own.gallery, num_gallery)):
-        chunks = _chunks(share, rows, group)
+        pieces = chunks(share, rows, group)
         try:
-            features.append(spool(name, chunks))
+            features.append(spool(name, pieces))
         except Exception as problem:  # the others send and receive until the end; so must this rank
             error = problem
-            for _ in chunks:
+            for _ in pieces:
                 pass
     _agree({}, error, group)
     query, gallery = features
     return Sets(query, gallery, query_ids, gallery_ids, query_cams, gallery_cams)
-
-
-def _chunks(share: Tensor, rows: Sequence[int], group: dist.ProcessGroup | None) -> Iterator[Tensor]:
-    """The rows of every rank in turn, on every rank; ``rows`` says how many each has."""
-    columns, wire = share.shape[1], _wire(group)
-    step = max(1, _CHUNK_BYTES // (columns * share.element_size()))
-    for sender, count in enumerate(rows):
-        source = sender if group is None else dist.get_global_rank(group, sender)
-        for start in range(0, count, step):
-            if dist.get_rank(group) == sender:
-                chunk = share[start : start + step].to(wire, copy=True).contiguous()
-            else:
-                chunk = torch.empty(min(step, count - start), columns, dtype=share.dtype, device=wire)
-            dist.broadcast(chunk.view(torch.uint8), source, group=group)  # bytes: not all backends know all types
-            yield chunk.cpu()
-
-
-def _wire(group: dist.ProcessGroup | None) -> torch.device:
-    """The device that the group's messages are on."""
-    if "nccl" in str(dist.get_backend(group)):
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")

@@ -199,4 +199,5 @@ def check_spatial_gate_arguments(x: object, weight1: object, weight2: object, ne
 
 def under_autocast(x: Tensor) -> bool:
     """Whether autocast is on for the device of ``x``."""
-    return torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
+    # torch.amp.is_autocast_available cannot be traced by the compiler of torch 2.11
+    return x.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(x.device.type)

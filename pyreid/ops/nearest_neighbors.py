@@ -27,6 +27,11 @@ _COLUMNS_PER_NEIGHBOR = 4  # what a tile costs beyond its columns is proportiona
 MOST_NEIGHBORS_ON_CUDA = 2048  # they are kept in shared memory
 
 
+def tile_columns(device: torch.device, k: int) -> int:
+    """Gallery rows in a tile of a search for ``k`` neighbors."""
+    return max(_TILE_COLUMNS[device.type], _COLUMNS_PER_NEIGHBOR * k)
+
+
 def _search(query: Tensor, gallery: Tensor, k: int, metric: str) -> tuple[Tensor, Tensor]:
     distances = query.new_empty((len(query), k))
     indices = query.new_empty((len(query), k), dtype=torch.int64)
@@ -37,7 +42,7 @@ def _search(query: Tensor, gallery: Tensor, k: int, metric: str) -> tuple[Tensor
     column = rank_column(gallery_norms, metric)  # type: ignore[arg-type]  # checked by the caller
     offset, scale = column.get("offset"), column.get("scale")
     words = query.element_size() // 4  # of 64 bits for a neighbor, see csrc/nearest_neighbors.h
-    width = max(_TILE_COLUMNS[query.device.type], _COLUMNS_PER_NEIGHBOR * k)
+    width = tile_columns(query.device, k)
     tiles = inner_product_tiles(query, gallery, device=query.device, dtype=query.dtype, columns=width)
     for rows, columns, products in tiles:
         if columns.start == 0:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, overload
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from pyreid.ops.k_reciprocal import pair_distances, re_rank_strip
 from pyreid.ops.nearest_neighbors import MOST_NEIGHBORS_ON_CUDA
 from pyreid.ops.set_neighbors import SetNeighbors, query_strips, set_neighbors
 from pyreid.retrieval.encoding import Compat, Encoding, check_parameters, encode, list_length
+
+if TYPE_CHECKING:
+    from pyreid.retrieval.graph import NeighborGraph
 
 # On the CPU items are inserted into lists one by one, which for long lists costs more than to sort all; on CUDA a list
 # lies in shared memory.
@@ -31,9 +34,11 @@ class KReciprocal:
         k2: neighbors, the item itself included, whose encodings are averaged (local query expansion); 1: none.
         lambda_value: weight of the original distance, from 0 to 1; the Jaccard distance has the rest.
         compat: whose results, see :func:`k_reciprocal`.
+        graph: neighbors made before, for these queries and this gallery, see :func:`k_reciprocal`. Then only the
+            queries are multiplied with the gallery.
 
     Raises:
-        TypeError: if ``k1`` or ``k2`` is no integer or ``lambda_value`` no number.
+        TypeError: if ``k1`` or ``k2`` is no integer, ``lambda_value`` no number, or ``graph`` no graph.
         ValueError: if a parameter is out of range.
     """
 
@@ -41,9 +46,15 @@ class KReciprocal:
     k2: int = 6
     lambda_value: float = 0.3
     compat: Compat = "official"
+    graph: NeighborGraph | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_parameters(self.k1, self.k2, self.lambda_value, self.compat)
+        if self.graph is not None:
+            from pyreid.retrieval.graph import NeighborGraph  # which imports this module
+
+            if not isinstance(self.graph, NeighborGraph):
+                raise TypeError(f"graph: expected a NeighborGraph or None, got {type(self.graph).__name__}")
 
     def settings(self) -> dict[str, Any]:
         """The parameters by name, for the settings of a result."""
@@ -53,7 +64,7 @@ class KReciprocal:
             "k2": int(self.k2),
             "lambda_value": float(self.lambda_value),
             "compat": self.compat,
-        }
+        } | ({} if self.graph is None else {"graph": self.graph.settings()})
 
     def strips(
         self, query: Any, gallery: Any, *, metric: Metric = "euclidean", device: torch.device | str | None = None
@@ -91,6 +102,7 @@ def k_reciprocal(
     device: torch.device | str | None = ...,
     compat: Compat = ...,
     metric: Metric = ...,
+    graph: NeighborGraph | None = ...,
     return_torch: Literal[False] = ...,
 ) -> np.ndarray: ...
 @overload
@@ -105,6 +117,7 @@ def k_reciprocal(
     device: torch.device | str | None = ...,
     compat: Compat = ...,
     metric: Metric = ...,
+    graph: NeighborGraph | None = ...,
     return_torch: Literal[False] = ...,
 ) -> tuple[np.ndarray, np.ndarray]: ...
 @overload
@@ -119,6 +132,7 @@ def k_reciprocal(
     device: torch.device | str | None = ...,
     compat: Compat = ...,
     metric: Metric = ...,
+    graph: NeighborGraph | None = ...,
     return_torch: bool = ...,
 ) -> np.ndarray | Tensor | tuple[np.ndarray, np.ndarray] | tuple[Tensor, Tensor]: ...
 def k_reciprocal(
@@ -132,6 +146,7 @@ def k_reciprocal(
     device: torch.device | str | None = None,
     compat: Compat = "official",
     metric: Metric = "euclidean",
+    graph: NeighborGraph | None = None,
     return_torch: bool = False,
 ) -> np.ndarray | Tensor | tuple[np.ndarray, np.ndarray] | tuple[Tensor, Tensor]:
     """Re-ranked distances between queries and gallery by k-reciprocal encoding.
@@ -155,9 +170,21 @@ def k_reciprocal(
       squared distances that are not divided by their maximum, neither in the weights nor in the sum; Jaccard distances
       clipped at 0. With ``metric="cosine"`` the sum has ``1 - cos(q, g)`` instead of the squared distance.
 
+    With a ``graph`` no neighbors are searched. Without ``topk`` the queries are still multiplied with the gallery. With
+    ``topk`` they are not: a gallery item that shares no column with the query's encoding (m = 0) is at
+    ``(1 - lambda_value) + lambda_value d``, so the best come from those that share one and, in the order of d, from the
+    query's list. Only where a list is too short to know is the gallery searched for that query:
+
+    - With an exact graph, where an item outside both could be among the ``topk``. The result is that without a graph,
+      up to rounding.
+    - With an approximate graph, where both together have fewer than ``topk`` items. All distances are right for the
+      encodings and divisors that the graph gives; what is limited by the graph is the encodings (its recall), the
+      divisor (its ``farthest``, an estimate), and items with m = 0 beyond the end of the list, which may be missing
+      where the last distance returned is above ``(1 - lambda_value) + lambda_value d`` of the list's last item.
+
     The results agree with those of the peers up to rounding, unless rounding decides about a neighbor, and so do those
-    of a CPU and a CUDA device. They are the same for any number of threads, and the same bits with and without
-    ``topk``.
+    of a CPU and a CUDA device. They are the same for any number of threads, and without a graph the same bits with and
+    without ``topk``.
 
     Args:
         query: (Q, D) features, float16, bfloat16, float32 or float64: a torch tensor, a NumPy array (also
@@ -171,6 +198,8 @@ def k_reciprocal(
         compat: see above.
         metric: ``"cosine"`` normalises the rows first (a row of zeros stays one); ``"euclidean"`` and ``"sqeuclidean"``
             are the same here.
+        graph: a :class:`pyreid.retrieval.NeighborGraph` of these features and this metric, with lists of at least
+            ``max(k1 + 1, k2)`` items (``k1`` for fastreid), made once instead of at each call. On the CPU only.
         return_torch: return torch tensors, on the CPU, instead of NumPy arrays.
 
     Returns:
@@ -179,9 +208,10 @@ def k_reciprocal(
 
     Raises:
         TypeError: if features are not floating-point or a parameter is not a number.
-        ValueError: if shapes do not fit, features are NaN, infinite or out of range, or a parameter is out of range.
+        ValueError: if shapes do not fit, features are NaN, infinite or out of range, a parameter is out of range, or
+            the graph is not one of these features, too short, or given together with a CUDA device.
     """
-    method = KReciprocal(k1, k2, lambda_value, compat)
+    method = KReciprocal(k1, k2, lambda_value, compat, graph)
     features = _JointFeatures.of(query, gallery, metric, device)
     if topk is None:
         dense = _dense(features, method).cpu()
@@ -190,7 +220,12 @@ def k_reciprocal(
         raise TypeError(f"topk: expected an integer or None, got {type(topk).__name__}")
     if not 1 <= topk <= features.num_gallery:
         raise ValueError(f"topk: expected 1 to {features.num_gallery}, the rows of gallery, got {topk}")
-    distances, indices = (t.cpu() for t in _nearest(features, method, int(topk)))
+    if graph is None or features.num_query == 0:
+        distances, indices = (t.cpu() for t in _nearest(features, method, int(topk)))
+    else:
+        from pyreid.retrieval.graph_re_ranking import nearest_by_graph
+
+        distances, indices = nearest_by_graph(features, method, graph, int(topk))
     return (distances, indices) if return_torch else (distances.numpy(), indices.numpy())
 
 
@@ -257,14 +292,20 @@ class _Graph:
     def of(cls, features: _JointFeatures, method: KReciprocal, query_products: Tensor | None = None) -> _Graph:
         x, norms, num_query = features.x, features.norms, features.num_query
         length = list_length(method.k1, method.k2, len(x), method.compat)
-        if x.is_cuda and length > MOST_NEIGHBORS_ON_CUDA:
-            name, k = max(("k1", method.k1), ("k2", method.k2), key=lambda parameter: parameter[1])
-            raise ValueError(
-                f"{name}: expected lists of at most {MOST_NEIGHBORS_ON_CUDA} neighbors on CUDA, got {length} with "
-                f"{name} = {k}; pass device='cpu'"
-            )
-        lists = set_neighbors(x, norms, length, num_query=num_query, query_products=query_products)
-        largest = _farthest_distances(x, lists)
+        if method.graph is not None:
+            neighbors, largest, limits = _given_neighbors(features, method.graph, length)
+            if query_products is not None:
+                for rows, products in query_strips(x, num_query):
+                    query_products[rows] = products[:, num_query:]
+        else:
+            if x.is_cuda and length > MOST_NEIGHBORS_ON_CUDA:
+                name, k = max(("k1", method.k1), ("k2", method.k2), key=lambda parameter: parameter[1])
+                raise ValueError(
+                    f"{name}: expected lists of at most {MOST_NEIGHBORS_ON_CUDA} neighbors on CUDA, got {length} with "
+                    f"{name} = {k}; pass device='cpu'"
+                )
+            lists = set_neighbors(x, norms, length, num_query=num_query, query_products=query_products)
+            neighbors, largest, limits = lists.indices, _farthest_distances(x, lists), None
 
         def distances(starts: Tensor, columns: Tensor) -> Tensor:
             squared = pair_distances(x, starts, columns)
@@ -273,9 +314,11 @@ class _Graph:
             squared /= torch.where(largest > 0, largest, 1).repeat_interleave(starts.diff())
             return squared.square_() if method.compat == "torchreid" else squared
 
-        encoding = encode(lists.indices, num_query, method.k1, method.k2, distances)
-        limits = largest[:num_query]
-        divisors = torch.full_like(limits, 2 if features.cosine else 1) if method.compat == "fastreid" else limits
+        encoding = encode(neighbors, num_query, method.k1, method.k2, distances)
+        divisors = largest[:num_query]
+        limits = divisors if limits is None else limits
+        if method.compat == "fastreid":
+            divisors = torch.full_like(limits, 2 if features.cosine else 1)
         return cls(encoding, norms[num_query:] / 2, norms[:num_query], limits, divisors, method)
 
     def re_rank(self, values: Tensor, rows: slice) -> None:
@@ -297,6 +340,18 @@ class _Graph:
 def _farthest_distances(x: Tensor, lists: SetNeighbors) -> Tensor:
     """(N,) the largest squared distance of each item: exactly 0 if all items are equal."""
     return pair_distances(x, torch.arange(len(x) + 1, device=x.device), lists.farthest.int())
+
+
+def _given_neighbors(features: _JointFeatures, graph: NeighborGraph, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Lists of ``length`` items, the farthest distances, and what distances of queries are clamped to."""
+    if features.x.is_cuda:
+        raise ValueError(f"graph: re-ranking from a graph runs on the CPU, got '{features.x.device}'; pass device='cpu'")
+    graph.check(features.x, features.num_query, features.cosine, length)
+    largest = graph.farthest.to(features.x.dtype)
+    limits = largest[: features.num_query]
+    # An estimate is not above the maximum: items beyond it must not tie.
+    limits = limits if graph.farthest_kind == "exact" else torch.full_like(limits, torch.inf)
+    return graph.indices[:, :length].contiguous(), largest, limits
 
 
 def _dense(features: _JointFeatures, method: KReciprocal) -> Tensor:

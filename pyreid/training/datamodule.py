@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import lightning as L
 import torch
@@ -17,23 +16,9 @@ from pyreid.data import (
     Sample,
     train_transform,
 )
+from pyreid.inference.images import ImageInput
 from pyreid.models.base import ReIDModel
 from pyreid.training.recipe import DataSettings, ErasingSettings, Recipe
-
-
-@dataclass(frozen=True, slots=True)
-class ImageInput:
-    """What images look like at the model's door.
-
-    Attributes:
-        size: (height, width).
-        mean: of RGB in 0..1, subtracted.
-        std: of RGB in 0..1, divided by.
-    """
-
-    size: tuple[int, int]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
 
 
 def image_input(model: ReIDModel, data: DataSettings | None = None) -> ImageInput:

@@ -5,24 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from pyreid.data import ImageDataset, ImageRecord, ReIDDataset, eval_transform
+from pyreid.data import ImageRecord, ReIDDataset
 from pyreid.data.records import JUNK_PID
+from pyreid.inference.embedding import Flip, device_of
+from pyreid.inference.extractor import FeatureExtractor
+from pyreid.inference.images import ImageInput
 from pyreid.models.base import ReIDModel
-from pyreid.training.datamodule import ImageInput, image_input
+from pyreid.training.datamodule import image_input
 from pyreid.training.recipe import EvaluationSettings
 
 if TYPE_CHECKING:
     from pyreid.evaluation import EvaluationResult
+    from pyreid.evaluation.evaluator import Reranker
 
-Flip = Literal["none", "mean", "concat"]
 OnBatch = Callable[[int], None]
 
 
@@ -73,35 +74,30 @@ def extract_features(
         Features (N, D) float32, identities (N,) int64 and 0-based cameras (N,) int64, in the order of ``records``.
 
     Raises:
-        ValueError: ``records`` is empty, or an argument is out of range.
+        ValueError: ``records`` is empty, an argument is out of range, or an embedding is NaN or infinite.
         DatasetError: an image cannot be read.
     """
     if not records:
         raise ValueError("records: got no image, expected at least one")
-    if batch_size < 1:
-        raise ValueError(f"batch_size: got {batch_size}, expected at least 1")
-    if flip not in ("none", "mean", "concat"):
-        raise ValueError(f"flip: got {flip!r}, expected 'none', 'mean' or 'concat'")
     look = images or image_input(model)
-    loader = DataLoader(
-        ImageDataset(records, eval_transform(look.size, mean=look.mean, std=look.std)),
+    extractor = FeatureExtractor(
+        model,
+        device=device,
         batch_size=batch_size,
-        num_workers=workers,
-        generator=torch.Generator().manual_seed(0),
+        size=look.size,
+        mean=look.mean,
+        std=look.std,
+        flip=flip,
+        workers=workers,
     )
-    features: NDArray[np.float32] | None = None
-    filled = 0
-    with _evaluating(model, device) as target, _bar(len(records), progress) as advance, torch.no_grad():
-        for batch in loader:
-            embedding = _embed(model, batch.image.to(target), flip).cpu().numpy()
-            if features is None:
-                features = np.empty((len(records), embedding.shape[1]), dtype=np.float32)
-            features[filled : filled + len(embedding)] = embedding
-            filled += len(embedding)
-            advance(len(embedding))
+    with _bar(len(records), progress) as advance:
+
+        def count(number: int) -> None:
+            advance(number)
             if on_batch is not None:
-                on_batch(len(embedding))
-    assert features is not None
+                on_batch(number)
+
+        features = extractor([record.path for record in records], on_batch=count)
     pids = np.array([record.pid for record in records], dtype=np.int64)
     camids = np.array([record.camid for record in records], dtype=np.int64)
     return features, pids, camids
@@ -181,13 +177,18 @@ def evaluate_model(
         progress=progress,
         on_batch=on_batch,
     )
-    return evaluate_features(features, chosen, device=device or _device_of(model))
+    return evaluate_features(features, chosen, device=device or device_of(model))
 
 
 def evaluate_features(
-    features: TestFeatures, settings: EvaluationSettings, *, device: torch.device | str | None = None
+    features: TestFeatures,
+    settings: EvaluationSettings,
+    *,
+    device: torch.device | str | None = None,
+    rerank: Reranker | None = None,
+    progress: bool = False,
 ) -> EvaluationResult:
-    """:func:`pyreid.evaluate` with the options of a recipe."""
+    """:func:`pyreid.evaluate` with the options of a recipe; with ``rerank`` on the CPU, where that is computed."""
     from pyreid.evaluation import evaluate
 
     return evaluate(
@@ -201,43 +202,15 @@ def evaluate_features(
         ap=settings.ap,
         no_match=settings.no_match,
         max_rank=settings.max_rank,
-        device=device,
+        rerank=rerank,
+        device=None if rerank is not None else device,
+        progress=progress,
     )
 
 
 def num_test_images(dataset: ReIDDataset) -> int:
     """Number of images that :func:`extract_test_features` reads, the total of a progress bar."""
     return len(dataset.query) + sum(record.pid != JUNK_PID for record in dataset.gallery)
-
-
-def _embed(model: nn.Module, images: Tensor, flip: Flip) -> Tensor:
-    embedding = model(images).float()
-    if flip == "none":
-        return embedding
-    mirrored = model(images.flip(3)).float()
-    both = embedding + mirrored if flip == "mean" else torch.cat([embedding, mirrored], dim=1)
-    return nn.functional.normalize(both)
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-
-
-@contextmanager
-def _evaluating(model: nn.Module, device: torch.device | str | None) -> Iterator[torch.device]:
-    modes = {module: module.training for module in model.modules()}
-    home = _device_of(model)
-    target = torch.device(device) if device is not None else home
-    try:
-        model.eval()
-        if target != home:
-            model.to(target)
-        yield target
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        if target != home:
-            model.to(home)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from pyreid.evaluation import evaluate, evaluate_sharded, sharded
+from pyreid.ops import shards
 from python_tests.evaluation.test_evaluate import integer_problem
 
 WORLDS = (1, 2, 5)
@@ -160,7 +161,7 @@ def work(rank: int, world: int, folder: str) -> None:
     """What one rank does: all cases one after the other, into a file."""
     torch.set_num_threads(1)
     sharded._QUERIES_AT_A_TIME = 16
-    sharded._CHUNK_BYTES = 1000
+    shards._CHUNK_BYTES = 1000
     dist.init_process_group(
         "gloo",
         init_method=f"file://{folder}/meet",

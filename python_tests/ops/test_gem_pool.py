@@ -223,7 +223,11 @@ def test_no_overflow(dtype: torch.dtype, large: float, small: float, p: float | 
     eps = torch.finfo(computed_in(dtype)).tiny
     leaf = x.to(device).requires_grad_()
     out = ops.gem_pool(leaf, exponent, eps=eps)
-    assert_pools_to(out, naive(x, p, eps), dtype, 3.0)
+    if device == "cpu" or dtype != torch.float64:
+        assert_pools_to(out, naive(x, p, eps), dtype, 3.0)
+    else:  # p times the difference of logarithms near 1024, each with its roundoff
+        allowed = 2 * float(p) * math.log(2) * math.log2(large) * ROUNDOFF[dtype]
+        torch.testing.assert_close(out.double().cpu(), naive(x, p, eps), rtol=allowed, atol=0)
     (dx,) = torch.autograd.grad(out.sum(), leaf)
     assert torch.isfinite(dx).all()
     expected = torch.full((4,), 0.25, dtype=torch.float64)

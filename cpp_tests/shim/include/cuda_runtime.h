@@ -233,12 +233,13 @@ PYREID_SHIM_CAS(unsigned short)
 PYREID_SHIM_CAS(unsigned long long)
 #undef PYREID_SHIM_CAS
 
-// Loads and stores with cache hints
+// Loads and stores with cache hints, which are for global memory alone
 
-#define PYREID_SHIM_LOAD(name) \
-  template <class T>           \
-  T name(const T* address) {   \
-    return *address;           \
+#define PYREID_SHIM_LOAD(name)                                                     \
+  template <class T>                                                               \
+  T name(const T* address, pyreid::shim::Site site = pyreid::shim::Site::here()) { \
+    pyreid::shim::detail::require_global(#name, address, site);                    \
+    return *address;                                                               \
   }
 PYREID_SHIM_LOAD(__ldg)
 PYREID_SHIM_LOAD(__ldcg)
@@ -246,10 +247,11 @@ PYREID_SHIM_LOAD(__ldca)
 PYREID_SHIM_LOAD(__ldcs)
 PYREID_SHIM_LOAD(__ldlu)
 #undef PYREID_SHIM_LOAD
-#define PYREID_SHIM_STORE(name)    \
-  template <class T>               \
-  void name(T* address, T value) { \
-    *address = value;              \
+#define PYREID_SHIM_STORE(name)                                                          \
+  template <class T>                                                                     \
+  void name(T* address, T value, pyreid::shim::Site site = pyreid::shim::Site::here()) { \
+    pyreid::shim::detail::require_global(#name, address, site);                          \
+    *address = value;                                                                    \
   }
 PYREID_SHIM_STORE(__stcs)
 PYREID_SHIM_STORE(__stcg)

@@ -14,16 +14,39 @@ from torch import Tensor
 
 from pyreid.errors import require
 from pyreid.ops.distance_tiles import as_tensor
+from pyreid.ops.features import as_features
 
 SUFFIXES = (".npy", ".safetensors")
+
+
+def read_features(name: str, features: Any, *, may_be_empty: bool = False) -> Tensor:
+    """An (N, D) matrix of floating-point numbers, on the memory or in the file that it came in.
+
+    A path is opened by :func:`open_features`, and an iterator of chunks goes to the disk by :func:`spool`.
+
+    Args:
+        name: of the argument, for messages.
+        features: a torch tensor, a NumPy array, anything with DLPack, a path or an iterator.
+        may_be_empty: whether N may be 0; D may not, and an iterator has to have a row.
+
+    Raises:
+        TypeError: if the features are no tensor or array, or hold no floating-point numbers.
+        ValueError: if they are not 2-D or empty, or a file cannot be read.
+        OSError: if a file cannot be opened, or the disk is full.
+    """
+    if isinstance(features, str | os.PathLike):
+        features = open_features(features)
+    elif isinstance(features, Iterator):
+        features = spool(name, features)
+    return as_features(name, features, may_be_empty=may_be_empty)
 
 
 def open_features(path: str | os.PathLike[str], key: str | None = None) -> Tensor:
     """A matrix in a file, mapped into memory: rows are read from the disk when they are used.
 
-    All evaluation functions take a path for features and open it by this function. What they read stays in the system's
-    cache, which gives way when memory runs short. Nothing is loaded as a whole but float16 and bfloat16 galleries: they
-    become float32, up to 512 MiB at once and beyond that in blocks of 64 MiB.
+    All functions of evaluation and :func:`pyreid.search` take a path for features and open it by this function. What
+    they read stays in the system's cache, which gives way when memory runs short. Nothing is loaded as a whole but
+    float16 and bfloat16 galleries: they become float32, up to 512 MiB at once and beyond that in blocks of 64 MiB.
 
     Args:
         path: a ``.npy`` or ``.safetensors`` file. It must not change while it is in use.

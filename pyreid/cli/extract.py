@@ -1,0 +1,100 @@
+"""``pyreid extract``: features of image files, streamed into a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pyreid.inference import FeatureExtractor
+
+
+def extract(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL|RUN", help="A model of 'pyreid models', or the folder of a run.")
+    ],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGES...", help="Folders, glob patterns, .txt files with a path a line, or images."),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File that gets the features, .npy or .safetensors (N, D) float32.")
+    ],
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Weights file; 'timm' for ImageNet's. (Default: the best weights of a run.)"),
+    ] = None,
+    flip: Annotated[
+        str | None, typer.Option(help="Mirror images: none, mean or concat. (Default: the run's, or none.)")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 64,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode images; 0: none beside this one.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda where there is one.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted extraction.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
+) -> None:
+    """Write the features of images to a file, and their paths in the order of the rows to OUTPUT.paths.txt.
+
+    Images go through in batches, so their number does not matter to memory. The output appears when it is complete;
+    after an interruption the same command with --resume continues.
+
+    Example: pyreid extract runs/small photos/ --output photos.npy
+    """
+    if resume and overwrite:
+        raise typer.BadParameter("--resume and --overwrite exclude each other")
+    if output.suffix not in (".npy", ".safetensors"):
+        raise typer.BadParameter(f"--output: expected a file that ends in .npy or .safetensors, got {output}")
+    if flip not in (None, "none", "mean", "concat"):
+        raise typer.BadParameter(f"--flip: expected none, mean or concat, got {flip}")
+    from pyreid.cli.features import check_device, time_left
+    from pyreid.inference import extract_to_file, read_paths
+
+    if device is not None:
+        check_device(device)
+    paths = read_paths(images)
+    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "device": device}
+    extractor = _open_model(model, weights, flip, options)
+    with time_left("Extracting features", len(paths)) as advance:
+        rows, columns = extract_to_file(extractor, paths, output, resume=resume, overwrite=overwrite, on_batch=advance)
+    print(f"{output}: {rows} x {columns} features; paths in {output.name}.paths.txt")
+
+
+def _open_model(name: str, weights: str | None, flip: str | None, options: dict[str, Any]) -> FeatureExtractor:
+    import torch
+
+    from pyreid.errors import WeightsError
+    from pyreid.inference import FeatureExtractor
+    from pyreid.models import create_model, model_entry
+
+    if options["device"] is None:
+        options["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    recipe = Path(name) / "recipe.yaml"
+    if not recipe.is_file():
+        if Path(name).is_dir():
+            raise FileNotFoundError(f"model: {name}: expected the folder of a run, got one without recipe.yaml")
+        model_entry(name)  # an unknown name is the better news than missing weights
+        if weights is None:
+            raise WeightsError(f"weights: model {name} needs --weights FILE")
+        return FeatureExtractor(name, weights=weights, flip=flip or "none", **options)  # type: ignore[arg-type]
+
+    from pyreid.training import load_recipe
+    from pyreid.training.datamodule import image_input
+    from pyreid.training.run_folder import RunFolder
+
+    loaded = load_recipe(str(recipe), [])
+    model = create_model(
+        loaded.model.name,
+        weights=weights if weights is not None else RunFolder(Path(name)).best_checkpoint,
+        **loaded.model.overrides,
+    )
+    look = image_input(model, loaded.data)
+    return FeatureExtractor(
+        model,
+        size=look.size,
+        mean=look.mean,
+        std=look.std,
+        flip=flip or loaded.evaluation.flip,  # type: ignore[arg-type]
+        **options,
+    )

@@ -1,0 +1,167 @@
+"""``pyreid.FeatureExtractor``: images in, features out, in batches."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from pyreid.data.transforms import eval_transform
+from pyreid.inference.embedding import Flip, check_batch_size, check_flip, embed, evaluating
+from pyreid.inference.images import ImageItems, as_items, name_of, resolve_input
+
+OnBatch = Callable[[int], None]
+
+
+class FeatureExtractor:
+    """Embeddings of image files, arrays or tensors.
+
+    ::
+
+        extract = pyreid.FeatureExtractor("rmnet", weights="runs/first/checkpoints/best.ckpt")
+        features = extract(["a.jpg", "b.jpg"])  # (2, 256) float32
+
+    The model runs in evaluation mode, in full precision and without gradients; after each call every module is in the
+    mode and on the device that it was.
+
+    Args:
+        model: a name that :func:`pyreid.list_models` gives, or a module that maps images (N, 3, H, W) to embeddings
+            (N, D) in ``eval()``.
+        weights: a weights file for the model, see :func:`pyreid.models.load_weights`; with a name also ``"timm"``.
+            None: a module as it is, and a named model with fresh weights, of which a warning says so.
+        device: where to compute. None: where the module is; for a name cuda where there is one, else the CPU.
+        batch_size: images per forward pass; no more are decoded at once (and, per worker, two batches ahead).
+        size: (height, width) that images are resized to; by default the model's own.
+        mean: of RGB in 0..1, subtracted; by default the model's own, or ImageNet's for a module that has none.
+        std: of RGB in 0..1, divided by; likewise.
+        flip: test-time augmentation: ``"mean"`` adds the embedding of the mirror image and normalises the sum,
+            ``"concat"`` concatenates both and normalises, ``"none"`` uses the image as it is.
+        workers: processes that decode images; 0 decodes in this one.
+
+    Raises:
+        TypeError: ``model`` is neither a name nor a module.
+        ValueError: an unknown name, or an argument out of range.
+        pyreid.errors.WeightsError: the weights are not there or do not fit.
+    """
+
+    def __init__(
+        self,
+        model: str | nn.Module,
+        *,
+        weights: Any = None,
+        device: torch.device | str | None = None,
+        batch_size: int = 64,
+        size: tuple[int, int] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        flip: Flip = "none",
+        workers: int = 0,
+    ) -> None:
+        check_batch_size(batch_size)
+        check_flip(flip)
+        if workers < 0:
+            raise ValueError(f"workers: expected 0 or more, got {workers}")
+        if isinstance(model, str):
+            from pyreid.models import create_model
+
+            if weights is None:
+                warnings.warn(f"model: {model} has fresh weights; pass weights=", stacklevel=2)
+            self.model: nn.Module = create_model(model, weights=weights)
+            device = device if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
+        elif isinstance(model, nn.Module):
+            self.model = model
+            if weights is not None:
+                from pyreid.models import load_weights
+
+                load_weights(model, weights)
+        else:
+            raise TypeError(f"model: expected a name or a torch.nn.Module, got {type(model).__name__}")
+        self.device = None if device is None else torch.device(device)
+        self.batch_size = batch_size
+        self.flip: Flip = flip
+        self.workers = workers
+        self.images = resolve_input(self.model, size=size, mean=mean, std=std)
+
+    @overload
+    def __call__(
+        self, images: Any, *, return_torch: Literal[False] = ..., on_batch: OnBatch | None = ...
+    ) -> NDArray[np.float32]: ...
+    @overload
+    def __call__(self, images: Any, *, return_torch: Literal[True], on_batch: OnBatch | None = ...) -> Tensor: ...
+    def __call__(
+        self, images: Any, *, return_torch: bool = False, on_batch: OnBatch | None = None
+    ) -> NDArray[np.float32] | Tensor:
+        """Features of one image or of many, in their order.
+
+        Args:
+            images: a path, a uint8 RGB array (H, W, 3), a uint8 tensor (3, H, W), a PIL image, or a floating-point
+                tensor (3, H, W) that is normalised already and of the model's size; a sequence of them; or a batch of
+                arrays (N, H, W, 3) or tensors (N, 3, H, W).
+            return_torch: return a torch tensor, on the CPU, instead of a NumPy array.
+            on_batch: called after each batch with its number of images.
+
+        Returns:
+            (N, D) float32; N is 1 for one image.
+
+        Raises:
+            TypeError: an item of another kind.
+            ValueError: no images, or one of another shape; or the model gives NaN or infinite values.
+            pyreid.errors.DatasetError: a file cannot be read as an image; the message names it.
+        """
+        items = as_items(images)
+        features: NDArray[np.float32] | None = None
+        filled = 0
+        for batch in self.stream(items):
+            if features is None:
+                features = np.empty((len(items), batch.shape[1]), dtype=np.float32)
+            features[filled : filled + len(batch)] = batch
+            filled += len(batch)
+            if on_batch is not None:
+                on_batch(len(batch))
+        assert features is not None  # stream refuses an empty sequence
+        return torch.from_numpy(features) if return_torch else features
+
+    def stream(self, images: Any, *, start: int = 0) -> Iterator[NDArray[np.float32]]:
+        """The same features batch by batch, so that memory does not grow with their number.
+
+        Args:
+            images: as for a call.
+            start: leave out so many images; a multiple of ``batch_size``, so that the batches, and with them the
+                rounding, are those of all images.
+
+        Yields:
+            (n, D) float32, n at most ``batch_size``.
+
+        Raises:
+            TypeError, ValueError, pyreid.errors.DatasetError: as for a call.
+        """
+        items = as_items(images)
+        if not items:
+            raise ValueError("images: expected at least one, got none")
+        if start < 0 or (start % self.batch_size and start != len(items)):
+            raise ValueError(f"start: expected a multiple of batch_size={self.batch_size}, got {start}")
+        look = self.images
+        loader = DataLoader(
+            ImageItems(items[start:], eval_transform(look.size, mean=look.mean, std=look.std)),
+            batch_size=self.batch_size,
+            num_workers=self.workers,
+            # Its own generator: otherwise making a loader would draw from the global one.
+            generator=torch.Generator().manual_seed(0),
+        )
+        with evaluating(self.model, self.device) as device:
+            done = start
+            for batch in loader:
+                with torch.no_grad():  # not around the yield: the caller's code would run without gradients
+                    features = embed(self.model, batch.to(device), self.flip).cpu().numpy()
+                wrong = ~np.isfinite(features).all(axis=1)
+                if wrong.any():
+                    index = done + int(wrong.argmax())
+                    raise ValueError(f"model: NaN or infinite features for {name_of(items[index], index)}")
+                done += len(features)
+                yield features

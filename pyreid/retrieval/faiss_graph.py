@@ -1,0 +1,157 @@
+"""Neighbor graphs from faiss: approximate lists in exact order, and how good they are. Internal."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyreid.errors import require
+from pyreid.ops._checks import Metric
+from pyreid.ops.distance_tiles import inner_product_tiles
+from pyreid.ops.k_reciprocal import pair_distances
+from pyreid.ops.nearest_neighbors import nearest_neighbors
+from pyreid.ops.set_neighbors import SetNeighbors
+from pyreid.retrieval.graph import check_neighbors
+from pyreid.retrieval.k_reciprocal import _JointFeatures
+
+if TYPE_CHECKING:
+    from pyreid.retrieval.graph import NeighborGraph
+
+_ROWS_AT_A_TIME = 16384
+_LANDMARKS = 512  # of either kind, see `_farthest`
+_POINTS_PER_CENTROID = 64  # for k-means; faiss's own 256 make a better index hardly, and training four times as long
+
+
+def build(
+    query: Any,
+    gallery: Any,
+    k: int,
+    *,
+    index: str,
+    parameters: str | None,
+    metric: Metric,
+    sample: int,
+    seed: int,
+    make: type[NeighborGraph],
+) -> NeighborGraph:
+    """See :meth:`pyreid.retrieval.NeighborGraph.faiss`."""
+    require("faiss", extra="faiss")
+    for name, value, least in (("sample", sample, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
+        if value < least:
+            raise ValueError(f"{name}: expected at least {least}, got {value}")
+    features = _JointFeatures.of(query, gallery, metric, None)
+    x = features.x
+    length = check_neighbors(k, len(x))
+    proposals, source = _proposals(x, length, index, parameters)
+    indices, distances = _lists(x, proposals)
+    generator = torch.Generator().manual_seed(int(seed))
+    rows = torch.randperm(len(x), generator=generator)[: int(sample)].sort().values
+    farthest = _farthest(x, generator)
+    recall, ratio = _measure(x, features.norms, rows, indices, distances, farthest)
+    return make(
+        indices, distances, features.num_query, metric, farthest, "sampled", source, recall, ratio, len(rows), int(seed)
+    )
+
+
+def _proposals(x: Tensor, k: int, name: str, parameters: str | None) -> tuple[Tensor, str]:
+    """(N, k) int64 items that the index finds for each item, -1 where it finds fewer; and its description."""
+    faiss = importlib.import_module("faiss")
+    if not isinstance(name, str):
+        raise TypeError(f"index: expected a string, got {type(name).__name__}")
+    lists = max(1, min(round(4 * len(x) ** 0.5), len(x) // 39))  # 39 points per centroid are the least faiss wants
+    factory = f"IVF{lists},Flat" if name == "IVF" else name
+    try:
+        index = faiss.index_factory(x.shape[1], factory, faiss.METRIC_L2)
+    except RuntimeError as error:
+        raise ValueError(f"index: expected a factory string of faiss, got {name!r}") from error
+    inverted = faiss.try_extract_index_ivf(index)
+    if inverted is not None:
+        inverted.cp.max_points_per_centroid = _POINTS_PER_CENTROID
+    chosen = parameters
+    if chosen is None:
+        if inverted is not None:
+            chosen = f"nprobe={max(8, inverted.nlist // 64)}"
+        elif "HNSW" in factory:
+            chosen = f"efSearch={max(128, 2 * k)}"
+    single = x.float().numpy()
+    try:
+        index.train(single)
+        index.add(single)
+    except RuntimeError as error:  # for example more centroids than items
+        raise ValueError(f"index: faiss cannot build {factory!r} of {len(x)} items: {error}") from error
+    if chosen:
+        try:
+            faiss.ParameterSpace().set_index_parameters(index, chosen)
+        except RuntimeError as error:
+            raise ValueError(f"parameters: expected parameters of {factory!r}, got {chosen!r}") from error
+    found = [
+        torch.from_numpy(index.search(single[start : start + _ROWS_AT_A_TIME], k)[1])
+        for start in range(0, len(x), _ROWS_AT_A_TIME)
+    ]
+    return torch.cat(found), f"faiss {factory}" + (f" ({chosen})" if chosen else "")
+
+
+def _lists(x: Tensor, proposals: Tensor) -> tuple[Tensor, Tensor]:
+    """Lists and distances in the order (distance, index), each item itself a candidate for its own list."""
+    items, k = proposals.shape
+    short = (proposals < 0).any(dim=1).nonzero().flatten()
+    if len(short):
+        proposals[short] = nearest_neighbors(x[short], x, k, metric="sqeuclidean")[1]
+    indices = torch.empty((items, k), dtype=torch.int32)
+    distances = x.new_empty((items, k))
+    for start in range(0, items, _ROWS_AT_A_TIME):
+        own = torch.arange(start, min(items, start + _ROWS_AT_A_TIME))[:, None]
+        # By index first: the stable sort by distance then leaves ties in the order of the indices.
+        candidates = torch.cat([proposals[start : start + len(own)], own], dim=1).sort(dim=1).values
+        repeated = torch.zeros_like(candidates, dtype=torch.bool)
+        repeated[:, 1:] = candidates[:, 1:] == candidates[:, :-1]
+        d = rows_distances(x, own.flatten(), candidates).masked_fill_(repeated, torch.inf)
+        order = d.sort(dim=1, stable=True)
+        distances[start : start + len(own)] = order.values[:, :k]
+        indices[start : start + len(own)] = candidates.gather(1, order.indices[:, :k]).int()
+    return indices, distances
+
+
+def rows_distances(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """(R, C) squared distances between the ascending ``rows`` of ``x`` and for each the items in (R, C) ``columns``."""
+    counts = torch.zeros(len(x) + 1, dtype=torch.int64)
+    counts[rows + 1] = columns.shape[1]
+    return pair_distances(x, counts.cumsum(0), columns.flatten().int()).view(columns.shape)
+
+
+def _farthest(x: Tensor, generator: torch.Generator) -> Tensor:
+    """(N,) the largest squared distance to a landmark: items far from the mean of all, and a sample of all.
+
+    What is farthest from an item is as a rule far from the mean, on the other side. Never above the true maximum but
+    for rounding. Summed around the mean, where the formula by products loses least.
+    """
+    centered = x - x.mean(dim=0)
+    radii = centered.square().sum(dim=1)
+    outer = radii.topk(min(_LANDMARKS, len(x))).indices
+    landmarks = torch.cat([outer, torch.randperm(len(x), generator=generator)[:_LANDMARKS]]).unique()
+    farthest = torch.empty(len(x), dtype=torch.int32)
+    offset = radii[landmarks] / 2
+    for rows, _, products in inner_product_tiles(centered, centered[landmarks], device=x.device, dtype=x.dtype):
+        farthest[rows] = landmarks[(offset - products).argmax(dim=1)].int()
+    return pair_distances(x, torch.arange(len(x) + 1), farthest)
+
+
+def _measure(
+    x: Tensor, norms: Tensor, rows: Tensor, indices: Tensor, distances: Tensor, farthest: Tensor
+) -> tuple[float, float]:
+    """Recall of the lists of ``rows``, and the mean part that their farthest distances are of the exact ones."""
+    k = indices.shape[1]
+    exact = SetNeighbors.empty(len(rows), k, x.dtype)
+    for strip, _, products in inner_product_tiles(x[rows], x, device=x.device, dtype=x.dtype):
+        exact.add(strip, products, 0, offset=norms / 2)
+    last = rows_distances(x, rows, exact.indices).amax(dim=1)
+    true = rows_distances(x, rows, exact.farthest[:, None]).flatten()
+    recall = (distances[rows] <= last[:, None]).double().mean()
+    part = torch.where(true > 0, farthest[rows] / true, 1).double().mean()
+    return float(recall), float(part)

@@ -1,0 +1,141 @@
+"""``pyreid rerank`` and ``pyreid evaluate --rerank``: what the functions compute, in files that are whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import pyreid
+from pyreid.cli.evaluate import evaluate
+from pyreid.cli.rerank import rerank
+
+app, evaluation = typer.Typer(), typer.Typer()
+app.command()(rerank)
+evaluation.command()(evaluate)
+
+OPTIONS = {"k1": 6, "k2": 3, "lambda_value": 0.4, "compat": "torchreid"}
+FLAGS = ["--k1", "6", "--k2", "3", "--lambda-value", "0.4", "--compat", "torchreid"]
+
+
+@pytest.fixture
+def query() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(7, 8)).astype(np.float32)
+
+
+@pytest.fixture
+def gallery() -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(30, 8)).astype(np.float32)
+
+
+@pytest.fixture
+def files(query: np.ndarray, gallery: np.ndarray, tmp_path: Path) -> Path:
+    np.save(tmp_path / "query.npy", query)
+    np.save(tmp_path / "gallery.npy", gallery)
+    return tmp_path
+
+
+def command(folder: Path, *more: str) -> list[str]:
+    return ["--query", str(folder / "query.npy"), "--gallery", str(folder / "gallery.npy"), *more]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_all_distances(files: Path, query: np.ndarray, gallery: np.ndarray, suffix: str, dtype: type) -> None:
+    np.save(files / "gallery.npy", gallery.astype(dtype))
+    output = files / f"d{suffix}"
+    result = CliRunner().invoke(app, command(files, *FLAGS, "--output", str(output)))
+    assert result.exit_code == 0, result.output
+    loaded = np.load(output)
+    distances = loaded if suffix == ".npy" else loaded["distances"]
+    expected = pyreid.k_reciprocal(query, gallery.astype(dtype), **OPTIONS)
+    np.testing.assert_array_equal(distances, expected)
+    assert distances.dtype == dtype
+    assert len(list(files.iterdir())) == 3
+
+
+def test_the_best_of_each_query(files: Path, query: np.ndarray, gallery: np.ndarray) -> None:
+    gallery[20:] = gallery[:10]  # ties
+    np.save(files / "gallery.npy", gallery)
+    output = files / "n.npz"
+    result = CliRunner().invoke(app, command(files, "--topk", "9", "--metric", "cosine", "--output", str(output)))
+    assert result.exit_code == 0, result.output
+    distances, indices = pyreid.k_reciprocal(query, gallery, topk=9, metric="cosine")
+    with np.load(output) as archive:
+        np.testing.assert_array_equal(archive["distances"], distances)
+        np.testing.assert_array_equal(archive["indices"], indices)
+        assert archive["indices"].dtype == np.int64
+
+
+def test_the_first_are_printed_without_an_output(files: Path, query: np.ndarray, gallery: np.ndarray) -> None:
+    distances, indices = pyreid.k_reciprocal(query, gallery, topk=3)
+    result = CliRunner().invoke(app, command(files))
+    assert result.exit_code == 0, result.output
+    assert f"{indices[4, 2]} ({distances[4, 2]:.4f})" in result.output
+
+
+@pytest.mark.parametrize(
+    ("wrong", "more", "message"),
+    [
+        ("short", (), "cannot be read as .npy, or is cut short"),
+        ("columns", (), "gallery.npy: expected 8 columns as in --query, got 7"),
+        ("nan", (), "gallery: 1 NaN or infinite values"),
+        ("missing", (), "gallery.npy: no such file"),
+        ("", ("--topk", "31"), "--topk: expected 1 to 30, the rows of --gallery"),
+        ("", ("--k1", "0"), "k1"),
+        ("", ("--lambda-value", "2"), "lambda_value"),
+    ],
+)
+def test_failures_are_one_line_and_write_nothing(files: Path, wrong: str, more: tuple[str, ...], message: str) -> None:
+    path = files / "gallery.npy"
+    rows = np.load(path)
+    if wrong == "short":
+        path.write_bytes(path.read_bytes()[:-5])
+    elif wrong == "columns":
+        np.save(path, rows[:, :7])
+    elif wrong == "nan":
+        rows[3, 2] = np.nan
+        np.save(path, rows)
+    elif wrong == "missing":
+        path.unlink()
+    before = sorted(files.iterdir())
+    result = CliRunner().invoke(app, command(files, *more, "--output", str(files / "d.npz")))
+    assert result.exit_code == 1
+    assert isinstance(result.exception, ValueError | OSError)
+    assert message in str(result.exception)
+    assert "\n" not in str(result.exception)
+    assert sorted(files.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--compat", "none"),
+        ("--metric", "none"),
+        ("--output", "d.txt"),
+        ("--topk", "3", "--output", "d.npy"),
+        ("--topk", "0"),
+    ],
+)
+def test_usage_errors(files: Path, more: tuple[str, ...]) -> None:
+    assert CliRunner().invoke(app, command(files, *more)).exit_code == 2
+
+
+def test_evaluate_ranks_by_re_ranked_distances(files: Path, query: np.ndarray, gallery: np.ndarray) -> None:
+    ids = {"query_ids": np.arange(7) % 3, "gallery_ids": np.arange(30) % 4}
+    np.savez(files / "f.npz", query=query, gallery=gallery, **ids)
+    out = files / "r.json"
+    given = ["--features", str(files / "f.npz"), "--json", str(out)]
+    result = CliRunner().invoke(evaluation, [*given, "--rerank", *FLAGS])
+    assert result.exit_code == 0, result.output
+    expected = pyreid.evaluate(query, gallery, *ids.values(), rerank=pyreid.KReciprocal(**OPTIONS))
+    saved = json.loads(out.read_text())
+    assert saved["map"] == expected.map
+    assert saved["settings"]["rerank"] == expected.settings["rerank"]
+    assert saved["map"] != pyreid.evaluate(query, gallery, *ids.values()).map
+    assert CliRunner().invoke(evaluation, [*given, "--k1", "6"]).exit_code == 2
+    assert isinstance(CliRunner().invoke(evaluation, [*given, "--rerank", "--k1", "0"]).exception, ValueError)

@@ -1,0 +1,376 @@
+"""Exact search against a matrix of all distances, and by several ranks."""
+
+from __future__ import annotations
+
+import datetime
+import multiprocessing
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pyreid
+from pyreid.ops import distance_tiles, shards
+from pyreid.retrieval import search, search_sharded
+from pyreid.retrieval import search as search_function
+
+module = __import__("sys").modules[search_function.__module__]
+
+
+def naive(query: np.ndarray, gallery: np.ndarray, k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """In float64, all pairs, a stable sort."""
+    q, g = query.astype(np.float64), gallery.astype(np.float64)
+    if metric == "cosine":
+        lengths = np.linalg.norm(q, axis=1)[:, None] * np.linalg.norm(g, axis=1)
+        distances = 1 - np.divide(q @ g.T, lengths, out=np.zeros(lengths.shape), where=lengths > 0)
+    else:
+        distances = ((q[:, None] - g) ** 2).sum(-1)
+        if metric == "euclidean":
+            distances = np.sqrt(distances)
+    order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(distances, order, 1), order
+
+
+def integers(rows: int, columns: int, seed: int, values: int = 3) -> np.ndarray:
+    """Small integers: products are exact, and many distances tie."""
+    return np.random.default_rng(seed).integers(-values, values + 1, (rows, columns)).astype(np.float32)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_ties_come_in_the_order_of_the_gallery(metric: Any, dtype: torch.dtype) -> None:
+    query, gallery = integers(19, 4, 0), integers(5000, 4, 1)
+    expected = naive(query, gallery, 60, metric)
+    distances, indices = search(
+        torch.from_numpy(query).to(dtype), torch.from_numpy(gallery).to(dtype), 60, metric=metric
+    )
+    assert distances.dtype == (np.float64 if dtype == torch.float64 else np.float32)
+    assert indices.dtype == np.int64
+    np.testing.assert_array_equal(indices, expected[1])
+    np.testing.assert_allclose(distances, expected[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "cosine"])
+def test_real_features(metric: Any) -> None:
+    rng = np.random.default_rng(0)
+    query, gallery = rng.standard_normal((33, 40)), rng.standard_normal((3000, 40))
+    gallery[7] = 0
+    distances, indices = search(query, gallery, 25, metric=metric)  # float64: no two distances are within its rounding
+    expected = naive(query, gallery, 25, metric)
+    np.testing.assert_array_equal(indices, expected[1])
+    np.testing.assert_allclose(distances, expected[0], rtol=1e-11)
+    single, found = search(query.astype("f4"), gallery.astype("f4"), 25, metric=metric)
+    np.testing.assert_allclose(single, expected[0], rtol=1e-5)
+    assert (found == expected[1]).mean() > 0.99
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 9),
+    st.integers(1, 40),
+    st.integers(1, 5),
+    st.sampled_from(["euclidean", "sqeuclidean"]),
+    st.booleans(),
+    st.data(),
+)
+def test_any_shape(rows: int, columns: int, dim: int, metric: Any, blocks: bool, data: Any) -> None:
+    k = data.draw(st.integers(1, columns))
+    query, gallery = integers(rows, dim, rows), integers(columns, dim, columns)
+    before = distance_tiles._RESIDENT_BYTES, distance_tiles._BLOCK_BYTES, module._FOUND_BYTES
+    try:
+        if blocks:  # a gallery too large for the device, and rows found too many to gather
+            distance_tiles._RESIDENT_BYTES, distance_tiles._BLOCK_BYTES, module._FOUND_BYTES = 0, 64, 64
+        distances, indices = search(query, gallery.astype(np.float16), k, metric=metric)
+    finally:
+        distance_tiles._RESIDENT_BYTES, distance_tiles._BLOCK_BYTES, module._FOUND_BYTES = before
+    expected = naive(query, gallery, k, metric)
+    np.testing.assert_array_equal(indices, expected[1])
+    np.testing.assert_allclose(distances, expected[0], rtol=1e-6)
+
+
+def test_it_is_nearest_neighbors(monkeypatch: pytest.MonkeyPatch) -> None:
+    query, gallery = torch.randn(50, 64), torch.randn(9000, 64)
+    gallery[4000:4100] = gallery[:100]
+    expected = pyreid.ops.nearest_neighbors(query, gallery, 100)
+    monkeypatch.setattr(module, "_FOUND_BYTES", 100 * 64 * 4 * 7)  # seven queries at a time
+    distances, indices = search(query, gallery, 100, return_torch=True)
+    assert torch.equal(distances, expected[0])
+    assert torch.equal(indices, expected[1])
+
+
+def test_files_iterators_and_maps(tmp_path: Path) -> None:
+    query, gallery = integers(5, 6, 0), integers(70, 6, 1)
+    expected = search(query, gallery, 9)
+    np.save(tmp_path / "gallery.npy", gallery)
+    for given_gallery in (
+        tmp_path / "gallery.npy",
+        np.load(tmp_path / "gallery.npy", mmap_mode="r"),
+        iter(np.split(gallery, [3, 40])),
+        torch.from_numpy(gallery),
+        np.asfortranarray(gallery),
+        gallery.astype(">f4"),
+    ):
+        for found, wanted in zip(search(query, given_gallery, 9), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_mapped_gallery_is_not_copied(tmp_path: Path) -> None:
+    """In a process whose memory would not hold it."""
+    code = f"""
+import resource, numpy as np, pyreid
+from pathlib import Path
+gallery = np.lib.format.open_memmap({str(tmp_path / "g.npy")!r}, "w+", "f4", (150_000, 256))
+gallery[:] = np.arange(150_000, dtype="f4")[:, None]
+del gallery
+pyreid.search(np.zeros((2, 256), "f4"), np.zeros((5, 256), "f4"), 2)
+def anonymous():
+    return next(int(l.split()[1]) for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("VmData"))
+before = anonymous()
+resource.setrlimit(resource.RLIMIT_DATA, (before * 1024 + 64 * 2**20,) * 2)
+distances, indices = pyreid.search(np.full((3, 256), 5, "f4"), {str(tmp_path / "g.npy")!r}, 3)
+print(indices.tolist())
+"""
+    import subprocess
+    import sys
+
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert run.stdout.strip() == "[[5, 4, 6], [5, 4, 6], [5, 4, 6]]", run.stderr
+
+
+GOOD = integers(5, 3, 0)
+NAN, INF = GOOD.copy(), GOOD.copy()
+NAN[2, 1], INF[4, 0] = np.nan, np.inf
+
+
+@pytest.mark.parametrize(
+    ("query", "gallery", "k", "options", "error", "message"),
+    [
+        (NAN, GOOD, 1, {}, ValueError, "query: 1 NaN or infinite values, the first is nan at row 2, column 1"),
+        (GOOD, INF, 1, {}, ValueError, "gallery: 1 NaN or infinite values, the first is inf at row 4, column 0"),
+        (GOOD, GOOD[:, :2], 1, {}, ValueError, "gallery: expected 3 columns to match query, got shape"),
+        (GOOD, GOOD[:0], 1, {}, ValueError, "gallery: expected a non-empty 2-D matrix"),
+        (GOOD, GOOD, 6, {}, ValueError, "k: expected 1 to 5, the rows of gallery, got 6"),
+        (GOOD, GOOD, 0, {}, ValueError, "k: expected 1 to 5"),
+        (GOOD, GOOD, 1.0, {}, TypeError, "k: expected an integer, got float"),
+        (GOOD, GOOD, True, {}, TypeError, "k: expected an integer, got bool"),
+        (GOOD, GOOD.astype(int), 1, {}, TypeError, "gallery: expected float16"),
+        (GOOD, [[1.0]], 1, {}, TypeError, "gallery: expected a torch tensor"),
+        (GOOD, GOOD * np.float32(1e30), 1, {}, ValueError, "gallery: the squared norm of"),
+        (GOOD, GOOD, 1, {"metric": "l1"}, ValueError, "metric: expected one of"),
+        (GOOD, GOOD, 1, {"device": "nowhere"}, ValueError, "device: expected"),
+    ],
+)
+def test_bad_input(query: Any, gallery: Any, k: Any, options: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        search(query, gallery, k, **options)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "cosine"])
+def test_on_a_gpu(metric: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    query, gallery = integers(19, 8, 0), integers(70000, 8, 1)
+    expected = search(query, gallery, 40, metric=metric)
+    for resident in (512 * 2**20, 0):
+        monkeypatch.setattr(distance_tiles, "_RESIDENT_BYTES", resident)
+        distances, indices = search(query, gallery, 40, metric=metric, device="cuda")
+        np.testing.assert_array_equal(indices, expected[1])
+        np.testing.assert_allclose(distances, expected[0], rtol=1e-5, atol=1e-6)
+
+
+# By several ranks.
+
+WORLDS = (1, 2, 5)
+TIMEOUT = 100  # seconds until a rank that waits counts as hanging
+
+
+def problem() -> dict[str, np.ndarray]:
+    """Every tenth gallery row repeats another, mostly of another share."""
+    rng = np.random.default_rng(0)
+    gallery = rng.standard_normal((401, 37)).astype("f4")
+    gallery[::10] = gallery[rng.integers(0, 401, 41)]
+    return {"query": rng.standard_normal((77, 37)).astype("f4"), "gallery": gallery}
+
+
+def alike() -> dict[str, np.ndarray]:
+    """Rows that only the rounding of the products tells apart."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((1, 301)) + 1e-7 * rng.standard_normal((401, 301))
+    return {"query": rng.standard_normal((77, 301)).astype("f4"), "gallery": rows.astype("f4")}
+
+
+def share(arrays: dict[str, np.ndarray], rank: int, world: int) -> dict[str, Any]:
+    """Uneven parts; with five ranks some have no queries or no gallery."""
+    own = {}
+    for name, array in arrays.items():
+        cuts = {
+            1: [0, 1],
+            2: [0, 0.2, 1],
+            5: [0, 0.4, 0.4, 0.45, 1, 1] if name == "query" else [0, 0, 0.3, 0.7, 0.71, 1],
+        }[world]
+        begin, end = (int(cut * len(array)) for cut in cuts[rank : rank + 2])
+        own[name] = array[begin:end]
+    return own
+
+
+def attempt(**arguments: Any) -> str:
+    try:
+        search_sharded(**arguments)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+class FullDisk:
+    """A temporary file that has room for two chunks."""
+
+    def __init__(self, **options: Any) -> None:
+        self.writes = 0
+
+    def __enter__(self) -> FullDisk:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def write(self, data: Any) -> None:
+        self.writes += 1
+        if self.writes > 2:
+            raise OSError(28, "No space left on device")
+
+
+def work(rank: int, world: int, folder: str) -> None:
+    """What one rank does: all cases one after the other, into a file."""
+    torch.set_num_threads(1)
+    module._QUERIES_AT_A_TIME = 16
+    shards._CHUNK_BYTES = 1000
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meet",
+        rank=rank,
+        world_size=world,
+        timeout=datetime.timedelta(seconds=TIMEOUT),
+    )
+    last, found = rank == world - 1, {}
+    for name, make in (("problem", problem), ("alike", alike)):
+        for metric in ("euclidean", "cosine"):
+            result = search_sharded(**share(make(), rank, world), k=20, metric=metric)
+            found[f"{name} {metric} distances"], found[f"{name} {metric} indices"] = result
+    half = {name: array.astype(np.float16) for name, array in share(problem(), rank, world).items()}
+    found["half distances"], found["half indices"] = search_sharded(**half, k=401)
+    none = {**share(problem(), rank, world), "query": np.zeros((0, 37), "f4")}
+    found["no query distances"], found["no query indices"] = search_sharded(**none)
+
+    own = share(problem(), rank, world)
+    messages = {
+        "nan": attempt(**(own | {"gallery": own["gallery"] * np.float32(np.nan)} if last else own)),
+        "columns": attempt(**(own | {"gallery": own["gallery"][:, :4]} if last else own)),
+        "option": attempt(**own, k=3 if last else 4),
+        "k": attempt(**own, k=402),
+        "type": attempt(**(own | {"query": "query.txt"} if last else own)),
+        "empty": attempt(**(own | {"gallery": own["gallery"][:0]})),
+    }
+    original = tempfile.TemporaryFile
+    for name in ("query", "gallery"):
+        if last:
+            tempfile.TemporaryFile = FullDisk  # type: ignore[assignment, misc]
+        short = own if name == "query" else own | {"query": own["query"][:0]}
+        messages[f"disk {name}"] = attempt(**short)
+        tempfile.TemporaryFile = original  # type: ignore[misc]
+    searching = module.search_rows
+    if last:
+
+        def fail(*args: Any, **options: Any) -> Any:
+            raise RuntimeError("out of memory")
+
+        module.search_rows = fail
+        messages["device"] = attempt(**own)
+        module.search_rows = searching
+    else:
+        messages["device"] = attempt(**own)
+    dist.barrier()
+    dist.destroy_process_group()
+    np.savez(Path(folder) / f"{rank}.npz", **found, **{f"error {name}": text for name, text in messages.items()})
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[Any]]:
+    """For each number of ranks what each rank found."""
+    context = multiprocessing.get_context("spawn")
+    found, running = {}, {}
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for world in WORLDS:
+        folder = tmp_path_factory.mktemp(f"ranks{world}")
+        processes = [
+            context.Process(target=work, args=(rank, world, str(folder)), daemon=True) for rank in range(world)
+        ]
+        for process in processes:
+            process.start()
+        running[world] = folder, processes
+    for world, (folder, processes) in running.items():
+        for process in processes:
+            process.join(TIMEOUT)
+        assert [process.exitcode for process in processes] == [0] * world
+        found[world] = [dict(np.load(folder / f"{rank}.npz")) for rank in range(world)]
+    return found
+
+
+@pytest.mark.timeout(3 * TIMEOUT)
+def test_any_number_of_ranks_gives_the_same_bits(results: dict[int, list[Any]]) -> None:
+    every = [found for world in WORLDS for found in results[world]]
+    assert len(every) == 8
+    names = [name for name in every[0] if not name.startswith("error")]
+    assert len(names) == 12
+    for name in names:
+        assert all(found[name].tobytes() == every[0][name].tobytes() for found in every), name
+        assert all(found[name].shape == every[0][name].shape for found in every), name
+
+
+@pytest.mark.timeout(3 * TIMEOUT)
+def test_ranks_find_what_one_process_finds(results: dict[int, list[Any]]) -> None:
+    for metric in ("euclidean", "cosine"):
+        distances, indices = search(**problem(), k=20, metric=metric)  # type: ignore[call-overload]
+        np.testing.assert_array_equal(results[5][1][f"problem {metric} indices"], indices)
+        np.testing.assert_allclose(results[5][1][f"problem {metric} distances"], distances, rtol=1e-5, atol=1e-6)
+    assert results[5][0]["no query distances"].shape == (0, 10)
+
+
+@pytest.mark.timeout(3 * TIMEOUT)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nan", "gallery: \\d+ NaN or infinite values"),
+        ("columns", r"expected the columns of rank 0|expected 37 columns to match query, got 4"),
+        ("option", "expected the options of rank 0"),
+        ("k", "k: expected 1 to 401, the rows of gallery on all ranks, got 402"),
+        ("type", "query.txt: expected a file that ends in"),
+        ("empty", "gallery: expected at least one row on some rank"),
+        ("disk query", "query: cannot keep chunks in"),
+        ("disk gallery", "gallery: cannot keep chunks in"),
+        ("device", "out of memory"),
+    ],
+)
+def test_an_error_of_one_rank_is_one_of_all(name: str, message: str, results: dict[int, list[Any]]) -> None:
+    import re
+
+    for world in WORLDS:
+        for found in results[world]:
+            text = str(found[f"error {name}"])
+            if name == "option" and world == 1:
+                assert text == "no error"
+            else:
+                assert re.search(message, text), (world, text)
+
+
+def test_without_ranks() -> None:
+    with pytest.raises(RuntimeError, match=r"call torch\.distributed\.init_process_group first, or use search"):
+        search_sharded(**problem())
