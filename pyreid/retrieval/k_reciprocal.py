@@ -345,7 +345,9 @@ def _farthest_distances(x: Tensor, lists: SetNeighbors) -> Tensor:
 def _given_neighbors(features: _JointFeatures, graph: NeighborGraph, length: int) -> tuple[Tensor, Tensor, Tensor]:
     """Lists of ``length`` items, the farthest distances, and what distances of queries are clamped to."""
     if features.x.is_cuda:
-        raise ValueError(f"graph: re-ranking from a graph runs on the CPU, got '{features.x.device}'; pass device='cpu'")
+        raise ValueError(
+            f"graph: re-ranking from a graph runs on the CPU, got '{features.x.device}'; pass device='cpu'"
+        )
     graph.check(features.x, features.num_query, features.cosine, length)
     largest = graph.farthest.to(features.x.dtype)
     limits = largest[: features.num_query]
