@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = ROOT / "build" / "gpu-check"
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 # -m gpu chooses after the modules are loaded: others may need packages that are not there
-GPU_TESTS = ("python_tests/ops", "python_tests/evaluation")
+GPU_TESTS = ("python_tests/ops", "python_tests/evaluation", "python_tests/retrieval")
 BUILD_TOOLS = ("pip", "torch", "numpy", "scikit_build_core", "pybind11", "pytest", "pytest_timeout", "hypothesis")
 
 
@@ -109,7 +109,10 @@ def sanitizer_stage(tool: str, python: Path, limit_s: int, *, clusters: bool = T
     cases = "against_the_cpu" if clusters else "against_the_cpu and triplet"
     # initcheck must see torch's kernels too: they initialise what ours read.
     only_ours = [] if tool == "initcheck" else ["--kernel-name", "kns=pyreid"]
-    tests = [*pytest_command(python), "--timeout=0", "-k", cases, "python_tests/ops/test_devices.py"]
+    files = ["python_tests/ops/test_devices.py"]
+    if tool != "initcheck":  # it would watch the sorts and scans of torch between the kernels
+        files.append("python_tests/retrieval/test_k_reciprocal_cuda.py")
+    tests = [*pytest_command(python), "--timeout=0", "-k", cases, *files]
     return Stage(
         f"sanitizer-{tool}{'' if clusters else '-plain'}",
         ["compute-sanitizer", "--tool", tool, *only_ours, "--error-exitcode", "86", *tests],

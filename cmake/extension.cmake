@@ -51,9 +51,10 @@ endfunction()
 
 file(GLOB PYREID_OPS CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/ops/*.cpp)
 file(GLOB PYREID_CPU_ONLY_OPS CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/ops/cpu_only/*.cpp)
+file(GLOB PYREID_CUDA_ONLY_OPS CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/ops/cuda_only/*.cpp)
 
 # csrc/ops is compiled into both libraries: for CPU tensors with the schemas, and for CUDA tensors. csrc/ops/cpu_only
-# holds operators without CUDA kernels.
+# holds operators without CUDA kernels, or whose CUDA kernels are cut in another way, in csrc/ops/cuda_only.
 function(add_ops_library name)
   add_library(${name} MODULE ${PYREID_OPS} ${ARGN})
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
@@ -94,7 +95,7 @@ if(with_cuda)
   set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
   file(GLOB PYREID_CUDA_SOURCES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/cuda/*.cu)
   torch_library(torch_cuda torch_cuda)
-  add_ops_library(pyreid_cuda ${PYREID_CUDA_SOURCES})
+  add_ops_library(pyreid_cuda ${PYREID_CUDA_ONLY_OPS} ${PYREID_CUDA_SOURCES})
   target_include_directories(pyreid_cuda SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
   target_compile_definitions(pyreid_cuda PRIVATE PYREID_CUDA_BACKEND USE_CUDA)
   target_link_libraries(pyreid_cuda PRIVATE ${torch_cuda})

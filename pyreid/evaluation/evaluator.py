@@ -85,7 +85,7 @@ def evaluate(
         rerank: rank by re-ranked distances: ``pyreid.KReciprocal()``. Images with identity -1 take no part in it, those
             under the query's camera do. Beside what re-ranking needs, memory is that of a strip of re-ranked distances,
             never of all.
-        device: where to compute; None: where the features are, or with ``rerank`` the CPU, where that is computed.
+        device: where to compute; None: where the features are.
         progress: show a progress bar.
 
     Returns:
@@ -105,7 +105,7 @@ def evaluate(
     if rerank is not None and (isinstance(rerank, type) or not hasattr(rerank, "strips")):
         got = f"the class {rerank.__name__}" if isinstance(rerank, type) else type(rerank).__name__
         raise TypeError(f"rerank: expected an object such as pyreid.KReciprocal(), got {got}")
-    chosen = choose_device(q, g, "cpu" if rerank is not None and device is None else device)
+    chosen = choose_device(q, g, device)
 
     is_junk = g_ids == JUNK_ID
     num_junk = int(is_junk.sum())
@@ -164,7 +164,7 @@ def _rank_strips(
     ranker = StripRanker(matches, device)
     with progress_bar("ranking queries", len(matches.begin), show=progress) as advance:
         for rows, distances in strips:
-            ranker.rank(distances, rows)
+            ranker.rank(distances.to(device), rows)
             advance(rows.stop - rows.start)
     return ranker.ranks
 

@@ -1,7 +1,7 @@
 """The stages of k-reciprocal re-ranking on sparse matrices. Internal: :mod:`pyreid.retrieval` puts them together.
 
 Row i of a matrix belongs to item i of the joint set of query and gallery. Results do not depend on the number of
-threads.
+threads, and are on the device of the arguments.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from pyreid.ops import k_reciprocal_cuda
 
 
 class SparseRows(NamedTuple):
@@ -40,6 +42,8 @@ def reciprocal_sets(neighbors: Tensor, forward: int, half: int) -> tuple[Tensor,
     Returns:
         ``(starts, columns)`` as in :class:`SparseRows`.
     """
+    if neighbors.is_cuda:
+        return k_reciprocal_cuda.reciprocal_sets(neighbors, forward, half)
     starts, columns = torch.ops.pyreid.reciprocal_sets(neighbors, forward, half)
     return starts, columns
 
@@ -60,11 +64,15 @@ def reciprocal_weights(distances: Tensor, starts: Tensor, columns: Tensor) -> Sp
 
 def mean_rows(rows: SparseRows, neighbors: Tensor, k2: int) -> SparseRows:
     """Local query expansion: row i of the result is the mean of the rows of the first ``k2`` neighbors of i."""
+    if neighbors.is_cuda:
+        return SparseRows(*k_reciprocal_cuda.mean_rows(*rows, neighbors, k2))
     return SparseRows(*torch.ops.pyreid.mean_rows(*rows, neighbors, k2))
 
 
 def by_columns(rows: SparseRows, first: int) -> SparseRows:
     """The rows from ``first`` on, by columns: an inverted index; the rows' numbers are counted from ``first``."""
+    if rows.starts.is_cuda:
+        return SparseRows(*k_reciprocal_cuda.by_columns(*rows, first))
     return SparseRows(*torch.ops.pyreid.by_columns(*rows, first))
 
 

@@ -13,14 +13,16 @@ from torch import Tensor
 from pyreid.ops._checks import Metric, check_choice, computing_dtype
 from pyreid.ops.features import as_features, checked_squared_norms, choose_device
 from pyreid.ops.k_reciprocal import pair_distances, re_rank_strip
+from pyreid.ops.nearest_neighbors import MOST_NEIGHBORS_ON_CUDA
 from pyreid.ops.set_neighbors import SetNeighbors, query_strips, set_neighbors
 from pyreid.retrieval.encoding import Compat, Encoding, check_parameters, encode, list_length
 
 if TYPE_CHECKING:
     from pyreid.retrieval.graph import NeighborGraph
 
-# Items are inserted into lists one by one, which for long lists costs more than to sort all.
-_LONGEST_LIST = 256
+# On the CPU items are inserted into lists one by one, which for long lists costs more than to sort all; on CUDA a list
+# lies in shared memory.
+_LONGEST_LIST = {"cpu": 256, "cuda": MOST_NEIGHBORS_ON_CUDA}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,11 @@ class KReciprocal:
             query: (Q, D) features as for :func:`k_reciprocal`.
             gallery: (G, D).
             metric: ``"cosine"`` normalises the rows first; ``"euclidean"`` and ``"sqeuclidean"`` are the same here.
-            device: None or ``"cpu"``.
+            device: where to compute; None: where the features are.
 
         Returns:
-            pairs ``(rows, distances)``: a slice of queries and their (R, G) distances on the CPU, valid until the next.
+            pairs ``(rows, distances)``: a slice of queries and their (R, G) distances on that device, valid until the
+            next.
 
         Raises:
             TypeError, ValueError: as :func:`k_reciprocal`.
@@ -150,9 +153,9 @@ def k_reciprocal(
 
     The method of Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding" (CVPR 2017), as their
     published Python code computes it, except that all matrices are sparse: beside one copy of the features in the type
-    of the computation, memory is proportional to the number of items and neighbors, and 64 MiB, or 32 rows, for
-    products. All items, queries and gallery, take part in one graph of neighbors; so the result for a query depends on
-    the other queries, as it does there.
+    of the computation, memory is proportional to the number of items and neighbors, and 64 MiB (on CUDA 1 GiB), or 32
+    rows, for products. All items, queries and gallery, take part in one graph of neighbors; so the result for a query
+    depends on the other queries, as it does there.
 
     The distance in the sum is ``d(q, g)^2 / max_x d(q, x)^2`` with the Euclidean d and the maximum over all items, and
     so it is in the weights; where all items are equal it is 0. Neighbors are in the order of
@@ -179,8 +182,9 @@ def k_reciprocal(
       divisor (its ``farthest``, an estimate), and items with m = 0 beyond the end of the list, which may be missing
       where the last distance returned is above ``(1 - lambda_value) + lambda_value d`` of the list's last item.
 
-    The results agree with those of the peers up to rounding, unless rounding decides about a neighbor. They are the
-    same for any number of threads, and the same bits with and without ``topk``.
+    The results agree with those of the peers up to rounding, unless rounding decides about a neighbor, and so do those
+    of a CPU and a CUDA device. They are the same for any number of threads, and without a graph the same bits with and
+    without ``topk``.
 
     Args:
         query: (Q, D) features, float16, bfloat16, float32 or float64: a torch tensor, a NumPy array (also
@@ -190,13 +194,13 @@ def k_reciprocal(
         k2: neighbors, the item itself included, whose encodings are averaged (local query expansion); 1: none.
         lambda_value: weight of the original distance, from 0 to 1; the Jaccard distance has the rest.
         topk: return only the ``topk`` nearest gallery items of each query; no (Q, G) matrix is made.
-        device: None or ``"cpu"``. Features on another device are copied to the CPU.
+        device: where to compute; None: where the features are. On CUDA lists have at most 2048 neighbors.
         compat: see above.
         metric: ``"cosine"`` normalises the rows first (a row of zeros stays one); ``"euclidean"`` and ``"sqeuclidean"``
             are the same here.
         graph: a :class:`pyreid.retrieval.NeighborGraph` of these features and this metric, with lists of at least
-            ``max(k1 + 1, k2)`` items (``k1`` for fastreid), made once instead of at each call.
-        return_torch: return torch tensors instead of NumPy arrays.
+            ``max(k1 + 1, k2)`` items (``k1`` for fastreid), made once instead of at each call. On the CPU only.
+        return_torch: return torch tensors, on the CPU, instead of NumPy arrays.
 
     Returns:
         (Q, G) distances in the type of the computation, or with ``topk`` the (Q, topk) distances, ascending, and
@@ -204,20 +208,20 @@ def k_reciprocal(
 
     Raises:
         TypeError: if features are not floating-point or a parameter is not a number.
-        ValueError: if shapes do not fit, features are NaN, infinite or out of range, a parameter is out of range,
-            ``device`` is not the CPU, or the graph is not one of these features or too short.
+        ValueError: if shapes do not fit, features are NaN, infinite or out of range, a parameter is out of range, or
+            the graph is not one of these features, too short, or given together with a CUDA device.
     """
     method = KReciprocal(k1, k2, lambda_value, compat, graph)
     features = _JointFeatures.of(query, gallery, metric, device)
     if topk is None:
-        dense = _dense(features, method)
+        dense = _dense(features, method).cpu()
         return dense if return_torch else dense.numpy()
     if isinstance(topk, bool) or not isinstance(topk, int | np.integer):
         raise TypeError(f"topk: expected an integer or None, got {type(topk).__name__}")
     if not 1 <= topk <= features.num_gallery:
         raise ValueError(f"topk: expected 1 to {features.num_gallery}, the rows of gallery, got {topk}")
     if graph is None or features.num_query == 0:
-        distances, indices = _nearest(features, method, int(topk))
+        distances, indices = (t.cpu() for t in _nearest(features, method, int(topk)))
     else:
         from pyreid.retrieval.graph_re_ranking import nearest_by_graph
 
@@ -252,17 +256,15 @@ class _JointFeatures:
         g = as_features("gallery", gallery, may_be_empty=True)
         if q.shape[1] != g.shape[1]:
             raise ValueError(f"gallery: expected {q.shape[1]} columns to match query, got shape {tuple(g.shape)}")
-        cpu = choose_device(q, g, "cpu" if device is None else device)
-        if cpu.type != "cpu":
-            raise ValueError(f"device: re-ranking runs on the CPU, got '{cpu}'; pass device='cpu' or None")
-        dtype = computing_dtype(q, g)
-        norms = [checked_squared_norms(name, f, device=cpu, dtype=dtype) for name, f in (("query", q), ("gallery", g))]
-        x = torch.empty(len(q) + len(g), q.shape[1], dtype=dtype)
+        chosen, dtype = choose_device(q, g, device), computing_dtype(q, g)
+        sides = (("query", q), ("gallery", g))
+        norms = [checked_squared_norms(name, f, device=chosen, dtype=dtype) for name, f in sides]
+        x = torch.empty(len(q) + len(g), q.shape[1], dtype=dtype, device=chosen)
         x[: len(q)], x[len(q) :] = q, g
         joint = torch.cat(norms)
         if metric == "cosine":
             x *= torch.where(joint > 0, joint.rsqrt(), 0)[:, None]
-            joint = checked_squared_norms("query and gallery", x, device=cpu, dtype=dtype)
+            joint = checked_squared_norms("query and gallery", x, device=chosen, dtype=dtype)
         return cls(x, joint, len(q), metric == "cosine")
 
 
@@ -290,14 +292,20 @@ class _Graph:
     def of(cls, features: _JointFeatures, method: KReciprocal, query_products: Tensor | None = None) -> _Graph:
         x, norms, num_query = features.x, features.norms, features.num_query
         length = list_length(method.k1, method.k2, len(x), method.compat)
-        if method.graph is None:
-            lists = set_neighbors(x, norms, length, num_query=num_query, query_products=query_products)
-            neighbors, largest, limits = lists.indices, _farthest_distances(x, lists), None
-        else:
+        if method.graph is not None:
             neighbors, largest, limits = _given_neighbors(features, method.graph, length)
             if query_products is not None:
                 for rows, products in query_strips(x, num_query):
                     query_products[rows] = products[:, num_query:]
+        else:
+            if x.is_cuda and length > MOST_NEIGHBORS_ON_CUDA:
+                name, k = max(("k1", method.k1), ("k2", method.k2), key=lambda parameter: parameter[1])
+                raise ValueError(
+                    f"{name}: expected lists of at most {MOST_NEIGHBORS_ON_CUDA} neighbors on CUDA, got {length} with "
+                    f"{name} = {k}; pass device='cpu'"
+                )
+            lists = set_neighbors(x, norms, length, num_query=num_query, query_products=query_products)
+            neighbors, largest, limits = lists.indices, _farthest_distances(x, lists), None
 
         def distances(starts: Tensor, columns: Tensor) -> Tensor:
             squared = pair_distances(x, starts, columns)
@@ -331,11 +339,15 @@ class _Graph:
 
 def _farthest_distances(x: Tensor, lists: SetNeighbors) -> Tensor:
     """(N,) the largest squared distance of each item: exactly 0 if all items are equal."""
-    return pair_distances(x, torch.arange(len(x) + 1), lists.farthest.int())
+    return pair_distances(x, torch.arange(len(x) + 1, device=x.device), lists.farthest.int())
 
 
 def _given_neighbors(features: _JointFeatures, graph: NeighborGraph, length: int) -> tuple[Tensor, Tensor, Tensor]:
     """Lists of ``length`` items, the farthest distances, and what distances of queries are clamped to."""
+    if features.x.is_cuda:
+        raise ValueError(
+            f"graph: re-ranking from a graph runs on the CPU, got '{features.x.device}'; pass device='cpu'"
+        )
     graph.check(features.x, features.num_query, features.cosine, length)
     largest = graph.farthest.to(features.x.dtype)
     limits = largest[: features.num_query]
@@ -352,9 +364,9 @@ def _dense(features: _JointFeatures, method: KReciprocal) -> Tensor:
 
 
 def _nearest(features: _JointFeatures, method: KReciprocal, topk: int) -> tuple[Tensor, Tensor]:
-    lists = SetNeighbors.empty(features.num_query, topk, features.x.dtype)
+    lists = SetNeighbors.empty(features.num_query, topk, features.x.dtype, features.x.device)
     for rows, values in _strips(features, method):
-        if topk <= _LONGEST_LIST:
+        if topk <= _LONGEST_LIST[values.device.type]:
             lists.add(rows, values, 0)
         else:
             ranking = values.sort(dim=1, stable=True)

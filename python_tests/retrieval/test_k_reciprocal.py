@@ -344,12 +344,3 @@ def test_parameters_are_checked_when_they_are_made() -> None:
     settings = KReciprocal(np.int64(3), np.int64(2), np.float32(0.5)).settings()  # type: ignore[arg-type]
     assert json.loads(json.dumps(settings))["k1"] == 3
     assert KReciprocal() == pyreid.KReciprocal(k1=20, k2=6, lambda_value=0.3, compat="official")
-
-
-@pytest.mark.gpu
-def test_cuda_features_are_re_ranked_on_the_cpu() -> None:
-    query, gallery = integers(9, 80)
-    on_cuda = [torch.from_numpy(f).cuda() for f in (query, gallery)]
-    assert np.array_equal(k_reciprocal(*on_cuda), k_reciprocal(query, gallery))
-    with pytest.raises(ValueError, match="device: re-ranking runs on the CPU, got 'cuda:0'"):
-        k_reciprocal(*on_cuda, device="cuda")

@@ -186,6 +186,10 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pyreid, m) {
       "re_rank_strip_(Tensor(a!) values, Tensor? offset, Tensor? query_norms, Tensor? limits, Tensor? divisors, "
       "bool squared, Tensor starts, Tensor columns, Tensor weights, Tensor gallery_starts, Tensor gallery_items, "
       "Tensor gallery_weights, float lambda_value, bool clip) -> ()");
+  // csrc/ops/cuda_only/k_reciprocal.cpp: CUDA has these in place of the stages above that end in lists of any length.
+  m.def("reciprocal_neighbors(Tensor neighbors, int k) -> Tensor");
+  m.def("reciprocal_expansions(Tensor own, Tensor half) -> Tensor");
+  m.def("run_means(Tensor values, Tensor starts, int divisor) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pyreid, CPU, m) {
