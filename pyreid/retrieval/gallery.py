@@ -205,7 +205,8 @@ class Gallery:
             ids: one identity or several; items have one of them.
             cameras: one camera or several, likewise.
             time_range: first and last timestamp, both included; None for an open side. Unknown times are outside.
-            metadata: values by name; an item's metadata has all of them. Values compare as in Python.
+            metadata: values by name; an item's metadata has all of them. Numbers compare as in Python,
+                but true is not 1.
             where: called with each :class:`Item` that meets the other conditions; truth keeps it.
             device: where to compute; None: where the queries are. Milvus computes where it runs.
 

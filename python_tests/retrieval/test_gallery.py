@@ -251,6 +251,31 @@ def test_a_full_disk_adds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         gallery.verify()
 
 
+def test_features_are_on_the_disk_before_the_record_that_commits_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, int]] = []
+    sync = os.fsync
+
+    def record(handle: int) -> None:
+        synced.append((Path(os.readlink(f"/proc/self/fd/{handle}")).name, os.fstat(handle).st_size))
+        sync(handle)
+
+    with Gallery(tmp_path / "g", columns=D) as gallery:
+        log = tmp_path / "g" / "log.0"
+        monkeypatch.setattr(os, "fsync", record)
+        keys = gallery.add(GOOD)
+        assert synced == [("features.0", GOOD.nbytes), ("log.0", log.stat().st_size)]
+        synced.clear()
+        gallery.remove(keys[:1])
+        assert synced == [("log.0", log.stat().st_size)]
+        synced.clear()
+        gallery.compact()
+        names = [name for name, _ in synced]
+        assert names.index(".manifest.new") > max(names.index("features.1"), names.index("log.1"))
+        assert names[-2:] == ["g", "g"]  # the folder, before and after the rename
+
+
 def write_forever(path: str, report: Any, seed: int) -> None:
     """Adds, removes and compacts; tells what is about to be removed, and what is done."""
     generator = random.Random(seed)
