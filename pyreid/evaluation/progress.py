@@ -1,4 +1,4 @@
-"""A progress bar on standard error, where one is asked for."""
+"""A progress bar with the time left on standard error, where one is asked for and can be seen."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ def progress_bar(title: str, total: int, *, show: bool) -> Iterator[Callable[[in
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    # In a file or a pipe a bar would leave an empty line, before any warning.
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=total)
         yield lambda count: bar.advance(task, count)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from pyreid.data import ImageRecord, ReIDDataset
 from pyreid.data.records import JUNK_PID
+from pyreid.evaluation.progress import progress_bar
 from pyreid.inference.embedding import Flip, device_of
 from pyreid.inference.extractor import FeatureExtractor
 from pyreid.inference.images import ImageInput
@@ -90,7 +90,7 @@ def extract_features(
         flip=flip,
         workers=workers,
     )
-    with _bar(len(records), progress) as advance:
+    with progress_bar("Extracting features", len(records), show=progress) as advance:
 
         def count(number: int) -> None:
             advance(number)
@@ -211,16 +211,3 @@ def evaluate_features(
 def num_test_images(dataset: ReIDDataset) -> int:
     """Number of images that :func:`extract_test_features` reads, the total of a progress bar."""
     return len(dataset.query) + sum(record.pid != JUNK_PID for record in dataset.gallery)
-
-
-@contextmanager
-def _bar(total: int, show: bool) -> Iterator[OnBatch]:
-    if not show:
-        yield lambda count: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True) as bar:
-        task = bar.add_task("Extracting features", total=total)
-        yield lambda count: bar.advance(task, count)
