@@ -258,7 +258,7 @@ def test_features_are_on_the_disk_before_the_record_that_commits_them(
     sync = os.fsync
 
     def record(handle: int) -> None:
-        synced.append((Path(os.readlink(f"/proc/self/fd/{handle}")).name, os.fstat(handle).st_size))
+        synced.append((Path(f"/proc/self/fd/{handle}").readlink().name, os.fstat(handle).st_size))
         sync(handle)
 
     with Gallery(tmp_path / "g", columns=D) as gallery:
