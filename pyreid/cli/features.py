@@ -122,15 +122,13 @@ def print_neighbors(distances: Any, indices: Any, gallery: Path) -> None:
     names = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else []
     table = Table(box=box.SIMPLE_HEAD)
     width = min(SHOWN_NEIGHBORS, distances.shape[1])
-    table.add_column("query", justify="right")
-    for rank in range(width):
-        table.add_column(f"rank {rank + 1}", no_wrap=True)
+    for heading in ("query", "rank", "gallery", "distance"):
+        table.add_column(heading, justify="left" if heading == "gallery" else "right", overflow="fold")
     for row in range(min(SHOWN_QUERIES, len(distances))):
-        cells = []
-        for value, index in zip(distances[row, :width], indices[row, :width], strict=True):
+        for rank in range(width):
+            index = int(indices[row, rank])
             name = Path(names[index]).name if index < len(names) else str(index)
-            cells.append(escape(f"{name} ({value:.4f})"))
-        table.add_row(str(row), *cells)
+            table.add_row(str(row), str(rank + 1), escape(name), f"{distances[row, rank]:.4f}")
     console = Console(soft_wrap=True, highlight=False)
     console.print(table)
     if len(distances) > SHOWN_QUERIES or distances.shape[1] > width:

@@ -75,7 +75,7 @@ def test_the_first_are_printed_without_an_output(files: Path, query: np.ndarray,
     distances, indices = pyreid.k_reciprocal(query, gallery, topk=3)
     result = CliRunner().invoke(app, command(files))
     assert result.exit_code == 0, result.output
-    assert f"{indices[4, 2]} ({distances[4, 2]:.4f})" in result.output
+    assert f"4 3 {indices[4, 2]} {distances[4, 2]:.4f}" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(

@@ -88,14 +88,16 @@ def test_the_first_are_printed_without_an_output(files: Path, query: np.ndarray,
     distances, indices = pyreid.search(query, gallery, 4)
     result = CliRunner().invoke(app, command(files, "-k", "4"))
     assert result.exit_code == 0, result.output
-    for row in range(5):
-        cells = [f"{indices[row, rank]} ({distances[row, rank]:.4f})" for rank in range(3)]
-        (line,) = [line for line in result.output.splitlines() if line.split()[:1] == [str(row)]]
-        assert " ".join(line.split()) == f"{row} {' '.join(cells)}"
+    rows = [line.split() for line in result.output.splitlines() if line.split()[:1] and line.split()[0].isdigit()]
+    assert rows[:-1] == [
+        [str(row), str(rank + 1), str(indices[row, rank]), f"{distances[row, rank]:.4f}"]
+        for row in range(5)
+        for rank in range(3)
+    ]
     assert "7 queries, 4 neighbors each" in result.output
     (files / "gallery.npy.paths.txt").write_text("".join(f"folder/{index}.jpg\n" for index in range(30)))
     named = CliRunner().invoke(app, command(files, "-k", "1"))
-    assert f"{indices[0, 0]}.jpg ({distances[0, 0]:.4f})" in named.output
+    assert f"0 1 {indices[0, 0]}.jpg {distances[0, 0]:.4f}" in " ".join(named.output.split())
 
 
 def damage(folder: Path, how: str) -> tuple[str, ...]:
