@@ -298,6 +298,7 @@ def write_forever(path: str, report: Any, seed: int) -> None:
             keys += new
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_loses_nothing_committed(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     generator = random.Random()

@@ -324,6 +324,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[Any]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3 * TIMEOUT)
 def test_any_number_of_ranks_gives_the_same_bits(results: dict[int, list[Any]]) -> None:
     every = [found for world in WORLDS for found in results[world]]
@@ -335,6 +336,7 @@ def test_any_number_of_ranks_gives_the_same_bits(results: dict[int, list[Any]]) 
         assert all(found[name].shape == every[0][name].shape for found in every), name
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3 * TIMEOUT)
 def test_ranks_find_what_one_process_finds(results: dict[int, list[Any]]) -> None:
     for metric in ("euclidean", "cosine"):
@@ -344,6 +346,7 @@ def test_ranks_find_what_one_process_finds(results: dict[int, list[Any]]) -> Non
     assert results[5][0]["no query distances"].shape == (0, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3 * TIMEOUT)
 @pytest.mark.parametrize(
     ("name", "message"),
