@@ -24,8 +24,8 @@ from pyreid.training.run_folder import RunFolder, write_csv
 
 if TYPE_CHECKING:
     from pyreid.data import ReIDDataset
-    from pyreid.inference.images import ImageInput
     from pyreid.evaluation import EvaluationResult
+    from pyreid.inference.images import ImageInput
 
 SCORES = ("mAP", "rank1", "rank5", "rank10", "mINP")
 _NAMED_FILES = 4
