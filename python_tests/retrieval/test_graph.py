@@ -90,6 +90,15 @@ def test_the_result_without_a_graph(
     assert np.array_equal(blocks[1], indices)
 
 
+def test_items_without_a_common_neighbor_come_by_index_where_only_overlap_counts() -> None:
+    query, gallery = singles(7, 120, dim=8, seed=5)
+    parameters: dict[str, Any] = {"k1": 4, "k2": 2, "lambda_value": 0.0, "topk": 60}
+    graph = NeighborGraph.exact(query, gallery, 5)
+    want, got = k_reciprocal(query, gallery, **parameters), k_reciprocal(query, gallery, graph=graph, **parameters)
+    assert (want[0] == 1).any()  # the distance of all that share nothing
+    np.testing.assert_array_equal(got[1], want[1])
+
+
 def test_exact_lists() -> None:
     query, gallery = integers(7, 60, dim=4)
     x = np.concatenate([query, gallery])
