@@ -54,6 +54,7 @@ def rerank(
     from pyreid._files import write_atomically
     from pyreid.ops._checks import computing_dtype
     from pyreid.retrieval import KReciprocal
+    from pyreid.retrieval.k_reciprocal import nearest_in_strips
 
     method = KReciprocal(k1, k2, lambda_value, compat)  # type: ignore[arg-type]
     queries, rows = open_matrix("query", query), open_matrix("gallery", gallery)
@@ -86,10 +87,7 @@ def rerank(
         print(f"{output}: distances ({shape[0]}, {shape[1]})")
         return
     count = min(SHOWN, len(rows)) if topk is None else topk
-    distances, indices = torch.empty(len(queries), count, dtype=dtype), torch.empty(len(queries), count).long()
-    for strip, values in strips():
-        ranking = values.sort(dim=1, stable=True)  # ties in the order of the gallery
-        distances[strip], indices[strip] = ranking.values[:, :count], ranking.indices[:, :count]
+    distances, indices = nearest_in_strips(strips(), len(queries), count, dtype=dtype)
     if output is None:
         print_neighbors(distances.numpy(), indices.numpy(), gallery)
     else:

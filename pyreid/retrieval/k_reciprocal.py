@@ -221,7 +221,11 @@ def k_reciprocal(
     if not 1 <= topk <= features.num_gallery:
         raise ValueError(f"topk: expected 1 to {features.num_gallery}, the rows of gallery, got {topk}")
     if graph is None or features.num_query == 0:
-        distances, indices = (t.cpu() for t in _nearest(features, method, int(topk)))
+        x = features.x
+        found = nearest_in_strips(
+            _strips(features, method), features.num_query, int(topk), dtype=x.dtype, device=x.device
+        )
+        distances, indices = (t.cpu() for t in found)
     else:
         from pyreid.retrieval.graph_re_ranking import nearest_by_graph
 
@@ -363,9 +367,17 @@ def _dense(features: _JointFeatures, method: KReciprocal) -> Tensor:
     return out
 
 
-def _nearest(features: _JointFeatures, method: KReciprocal, topk: int) -> tuple[Tensor, Tensor]:
-    lists = SetNeighbors.empty(features.num_query, topk, features.x.dtype, features.x.device)
-    for rows, values in _strips(features, method):
+def nearest_in_strips(
+    strips: Iterator[tuple[slice, Tensor]],
+    num_query: int,
+    topk: int,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+) -> tuple[Tensor, Tensor]:
+    """(Q, topk) smallest distances of strips, ascending, and their int64 columns; ties in the order of the columns."""
+    lists = SetNeighbors.empty(num_query, topk, dtype, device)
+    for rows, values in strips:
         if topk <= _LONGEST_LIST[values.device.type]:
             lists.add(rows, values, 0)
         else:
