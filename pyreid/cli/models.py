@@ -68,29 +68,28 @@ def _list_table(names: list[str]) -> Table:
 
 
 def _paper_table(rows: list[PaperRow]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, caption="difference = ours / paper - 1; the tolerance is in brackets")
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        caption="difference = ours / paper - 1, the tolerance in brackets; open: see the model's card",
+    )
     for heading in ("row", "input", "counts", "paper", "ours", "difference", "ok"):
         table.add_column(heading, justify="left" if heading in ("row", "counts") else "right", no_wrap=True)
     for row in rows:
         figure = row.figure
-        table.add_row(
-            figure.row,
-            _size(figure.input_size),
-            "weights" if figure.params_unit == "weight_params" else "params",
-            _count(figure.params),
-            _count(row.params),
-            f"{row.params_difference:+.1%} ({figure.params_tolerance:.0%})",
-            "yes" if row.within_tolerance else "no",
-        )
-        table.add_row(
-            "",
-            "",
-            "MACs" if figure.cost_unit == "macs" else "FLOPs",
-            _count(figure.cost),
-            _count(row.cost),
-            f"{row.cost_difference:+.1%} ({figure.cost_tolerance:.0%})",
-            "",
-        )
+        verdict = "open" if figure.open_question else "yes" if row.within_tolerance else "no"
+        lines = [
+            ("weights" if figure.params_unit == "weight_params" else "params", figure.params, row.params,
+             row.params_difference, figure.params_tolerance),
+            ("MACs" if figure.cost_unit == "macs" else "FLOPs", figure.cost, row.cost, row.cost_difference,
+             figure.cost_tolerance),
+        ]  # fmt: skip
+        head = (figure.row, _size(figure.input_size), verdict)
+        for unit, paper, ours, difference, tolerance in lines:
+            if paper is None or difference is None:
+                continue
+            name, size, ok = head
+            table.add_row(name, size, unit, _count(paper), _count(ours), f"{difference:+.1%} ({tolerance:.0%})", ok)
+            head = ("", "", "")
     return table
 
 
@@ -109,13 +108,7 @@ def _print_card(console: Console, name: str) -> None:
         soft_wrap=True,
     )
     for figure in paper_figures(name):
-        result = figure.result
-        console.print(
-            f"{figure.source}, {figure.row}: {_printed(figure)}; "
-            f"{result.dataset} mAP {result.map}, rank-1 {result.rank1}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        _print_figure(console, figure)
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("override", "default", "values"):
         table.add_column(heading)
@@ -125,8 +118,24 @@ def _print_card(console: Console, name: str) -> None:
     console.print(escape(f'pyreid.create_model("{name}", num_classes=...)'), highlight=False, soft_wrap=True)
 
 
+def _print_figure(console: Console, figure: PaperFigure) -> None:
+    """What the paper says: sizes, accuracies, the recipe that trains the row and what stays open."""
+    console.print(f"{figure.source}, {figure.row}: {_printed(figure)}", highlight=False, soft_wrap=True)
+    for result in figure.results:
+        console.print(f"  {result.dataset}: mAP {result.map}, rank-1 {result.rank1}", highlight=False, soft_wrap=True)
+    if figure.recipe:
+        console.print(f"  recipe {figure.recipe}", highlight=False, soft_wrap=True)
+    if figure.open_question:
+        console.print(f"  open: {figure.open_question}", highlight=False, soft_wrap=True)
+
+
 def _printed(figure: PaperFigure) -> str:
-    return f"{figure.params / 1e6:g}M, {figure.cost / 1e9:g}G at {_size(figure.input_size)}"
+    sizes = [
+        f"{value / divisor:g}{unit}"
+        for value, divisor, unit in ((figure.params, 1e6, "M"), (figure.cost, 1e9, "G"))
+        if value is not None
+    ]
+    return f"{', '.join(sizes)} at {_size(figure.input_size)}" if sizes else "no sizes printed"
 
 
 def _size(size: tuple[int, int]) -> str:

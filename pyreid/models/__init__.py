@@ -5,7 +5,8 @@ from __future__ import annotations
 from pyreid.models.base import ModelOutput, ReIDModel
 from pyreid.models.complexity import Complexity, complexity
 from pyreid.models.config import ModelConfig
-from pyreid.models.paper import PaperFigure, PaperResult, PaperRow, paper_figures, paper_table
+from pyreid.models.figures import PaperFigure, PaperResult
+from pyreid.models.paper import PaperRow, paper_figures, paper_table
 from pyreid.models.registry import create_model, list_models, model_entry, register_model, resolve_config
 from pyreid.models.rmnet import RMNet, RMNetConfig
 from pyreid.models.safr import SAFR, SAFRConfig

@@ -1,59 +1,15 @@
-"""The papers' figures for the models of the zoo, and how ours compare."""
+"""How our models compare with the papers' figures."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from pyreid.models.complexity import Complexity, complexity
+from pyreid.models.figures import FIGURES, PaperFigure
 from pyreid.models.registry import create_model
-
-ParamsUnit = Literal["params", "weight_params"]
-FlopsUnit = Literal["macs", "flops"]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PaperResult:
-    """Accuracy that a paper reports: mean average precision and rank-1, both in percent."""
-
-    dataset: str
-    map: float
-    rank1: float
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PaperFigure:
-    """Size and cost that a paper prints for one model, and how to count ours the same way.
-
-    Attributes:
-        row: name of the table's row.
-        model: name in the zoo.
-        overrides: settings of the row, as pairs.
-        input_size: (H, W) that the printed cost belongs to.
-        params: printed parameters.
-        cost: printed "FLOPs".
-        params_unit: field of :class:`~pyreid.models.Complexity` that the printed parameters are.
-        cost_unit: field of :class:`~pyreid.models.Complexity` that the printed cost is.
-        params_tolerance: largest relative difference to accept; mostly the rounding of the printed figure.
-        cost_tolerance: likewise for the cost.
-        source: paper and table.
-        result: accuracy reported for the model.
-    """
-
-    row: str
-    model: str
-    overrides: tuple[tuple[str, Any], ...]
-    input_size: tuple[int, int]
-    params: float
-    cost: float
-    params_unit: ParamsUnit
-    cost_unit: FlopsUnit
-    params_tolerance: float
-    cost_tolerance: float
-    source: str
-    result: PaperResult
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,70 +21,29 @@ class PaperRow:
     cost: int
 
     @property
-    def params_difference(self) -> float:
-        """(ours - paper) / paper."""
-        return self.params / self.figure.params - 1
+    def params_difference(self) -> float | None:
+        """(ours - paper) / paper; None if the paper prints no parameters."""
+        return _difference(self.params, self.figure.params)
 
     @property
-    def cost_difference(self) -> float:
-        """(ours - paper) / paper."""
-        return self.cost / self.figure.cost - 1
+    def cost_difference(self) -> float | None:
+        """(ours - paper) / paper; None if the paper prints no cost."""
+        return _difference(self.cost, self.figure.cost)
 
     @property
     def within_tolerance(self) -> bool:
-        """Whether both differences are within the figure's tolerances."""
-        return (
-            abs(self.params_difference) <= self.figure.params_tolerance
-            and abs(self.cost_difference) <= self.figure.cost_tolerance
+        """Whether both differences, as far as the paper prints figures, are within the figure's tolerances."""
+        return _within(self.params_difference, self.figure.params_tolerance) and _within(
+            self.cost_difference, self.figure.cost_tolerance
         )
 
 
-def _safr(
-    model: str, params: float, cost: float, tolerances: tuple[float, float], mean_ap: float, rank1: float
-) -> PaperFigure:
-    # SAFR trains at 350 x 350 but its costs are those at 224 x 224, in multiply-accumulates.
-    return PaperFigure(
-        row=model,
-        model=model,
-        overrides=(),
-        input_size=(224, 224),
-        params=params,
-        cost=cost,
-        params_unit="params",
-        cost_unit="macs",
-        params_tolerance=tolerances[0],
-        cost_tolerance=tolerances[1],
-        source="SAFR, Table 2",
-        result=PaperResult("VeRi-776", mean_ap, rank1),
-    )
+def _difference(ours: int, paper: float | None) -> float | None:
+    return None if paper is None else ours / paper - 1
 
 
-def _rmnet(row: str, input_size: tuple[int, int], cost: float, mean_ap: float, rank1: float) -> PaperFigure:
-    # RMNet's 0.81 M are the convolution weights without the calibration layer, which the deployed models leave out.
-    return PaperFigure(
-        row=row,
-        model="rmnet",
-        overrides=(("calibration", "none"),),
-        input_size=input_size,
-        params=0.81e6,
-        cost=cost,
-        params_unit="weight_params",
-        cost_unit="flops",
-        params_tolerance=0.02,
-        cost_tolerance=0.05,
-        source="RMNet, Table 3",
-        result=PaperResult("Market-1501", mean_ap, rank1),
-    )
-
-
-FIGURES = (
-    _safr("safr_baseline", 26e6, 4e9, (0.10, 0.05), 74.14, 88.14),
-    _safr("safr_large", 30e6, 4.5e9, (0.10, 0.10), 81.34, 96.93),
-    _safr("safr_medium", 21e6, 3.8e9, (0.05, 0.05), 79.34, 93.34),
-    _safr("safr_small", 12e6, 1.8e9, (0.10, 0.05), 77.14, 93.14),
-    _rmnet("rmnet light", (160, 64), 0.12e9, 81.6, 91.7),
-    _rmnet("rmnet strong", (384, 128), 0.58e9, 82.5, 92.4),
-)
+def _within(difference: float | None, tolerance: float) -> bool:
+    return difference is None or abs(difference) <= tolerance
 
 
 def paper_figures(model: str | None = None) -> tuple[PaperFigure, ...]:

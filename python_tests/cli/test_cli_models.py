@@ -41,7 +41,7 @@ def test_card_of_one_model() -> None:
     output = run("safr_small")
     assert "embedding 512" in output
     assert "11.18M parameters" in output
-    assert "SAFR, Table 2, safr_small: 12M, 1.8G at 224x224; VeRi-776 mAP 77.14, rank-1 93.14" in output
+    assert "SAFR, Table 2, safr_small: 12M, 1.8G at 224x224\n  VeRi-776: mAP 77.14, rank-1 93.14\n" in output
     table = rows(output)
     assert table["mask"] == ["mask", "'ste'", "ste,", "soft,", "static_ste,", "static_soft"]
     assert table["preset"] == ["preset", "'paper'", "paper,", "author"]

@@ -28,8 +28,8 @@ def test_every_row_is_within_the_tolerance_of_the_paper() -> None:
         assert row.cost == pytest.approx(cost, rel=1e-3)
 
 
-def test_every_model_has_a_paper_figure() -> None:
-    assert {figure.model for figure in paper_figures()} == set(list_models())
+def test_figures_belong_to_models_of_the_zoo() -> None:
+    assert {figure.model for figure in paper_figures()} <= set(list_models())
     assert [figure.row for figure in paper_figures("rmnet")] == ["rmnet light", "rmnet strong"]
 
 

@@ -1,0 +1,10 @@
+"""The papers' figures for the models of the zoo: one file per family."""
+
+from __future__ import annotations
+
+from pyreid.models.figures import rmnet, safr
+from pyreid.models.figures.base import FlopsUnit, PaperFigure, PaperResult, ParamsUnit
+
+FIGURES = (*safr.FIGURES, *rmnet.FIGURES)
+
+__all__ = ["FIGURES", "FlopsUnit", "PaperFigure", "PaperResult", "ParamsUnit"]
