@@ -37,6 +37,10 @@ class GalleryError(PyreidError, RuntimeError):
     """A stored gallery is damaged, locked by another writer, or not what was asked for; the message names its path."""
 
 
+class ExportError(PyreidError, RuntimeError):
+    """A model cannot be exported, or the exported form computes something else; no file is left."""
+
+
 class TrainingError(PyreidError, RuntimeError):
     """Training cannot go on, for example because the loss is not finite; the message names the step and the terms."""
 
