@@ -29,16 +29,20 @@ class ReIDModel(nn.Module):
     """Base of the zoo's models.
 
     ``model.train()(images)`` is a :class:`ModelOutput`, ``model.eval()(images)`` the embedding (N, ``embedding_dim``).
-    Images are (N, 3, H, W) float tensors, RGB in [0, 1] normalised with ``pixel_mean`` and ``pixel_std``; any H and W.
-    The identity classifier, where there is one, is the submodule ``classifier``.
+    Images are (N, 3, H, W) float tensors, RGB in [0, 1] normalised with ``pixel_mean`` and ``pixel_std``; any H and W
+    from ``min_input_size`` up. The identity classifier, where there is one, is the submodule ``classifier``, or several
+    inside a submodule of that name.
 
     Attributes:
         config: the settings the model was made with.
         embedding_dim: D, the width of the embedding.
         default_input_size: (height, width) the model was designed for.
+        min_input_size: smallest (height, width) that the model takes.
         pixel_mean: per-channel mean that the input is normalised with.
         pixel_std: per-channel standard deviation that the input is normalised with.
     """
+
+    min_input_size: tuple[int, int] = (1, 1)
 
     def __init__(
         self,
@@ -57,9 +61,23 @@ class ReIDModel(nn.Module):
         self.pixel_std = pixel_std
 
 
-def check_images(images: Tensor) -> None:
-    """Raise ``ValueError`` or ``TypeError`` unless ``images`` is a float (N, 3, H, W) tensor with H, W >= 1."""
+def check_images(images: Tensor, *, min_size: tuple[int, int] = (1, 1)) -> None:
+    """Raise unless ``images`` is a float (N, 3, H, W) tensor of images that are large enough.
+
+    Args:
+        images: what the model was given.
+        min_size: smallest (H, W), at least (1, 1).
+
+    Raises:
+        ValueError: another shape, or images below ``min_size``.
+        TypeError: not a floating-point tensor.
+    """
     if images.dim() != 4 or images.shape[1] != 3 or images.shape[2] < 1 or images.shape[3] < 1:
         raise ValueError(f"images: got shape {tuple(images.shape)}, expected (N, 3, H, W)")
+    height, width = images.shape[2:]
+    if height < min_size[0] or width < min_size[1]:
+        raise ValueError(
+            f"images: got {height} x {width} pixels (height x width), expected at least {min_size[0]} x {min_size[1]}"
+        )
     if not images.is_floating_point():
         raise TypeError(f"images: got {images.dtype}, expected a floating-point tensor of normalised pixels")
