@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from pyreid.models.complexity import macs_of_steps
 from pyreid.models.config import ModelConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -25,6 +29,20 @@ class ModelOutput:
     logits: dict[str, Tensor]
 
 
+class Exit(NamedTuple):
+    """An embedding on the way through a model.
+
+    Attributes:
+        name: the exit's name, which the embedding also has in :class:`ModelOutput`; the last exit is ``"embedding"``.
+        embedding: (N, ``embedding_dim``) tensor.
+        cumulative_macs: multiply-accumulates of one image that have been executed so far, all earlier exits included.
+    """
+
+    name: str
+    embedding: Tensor
+    cumulative_macs: int
+
+
 class ReIDModel(nn.Module):
     """Base of the zoo's models.
 
@@ -40,6 +58,8 @@ class ReIDModel(nn.Module):
         min_input_size: smallest (height, width) that the model takes.
         pixel_mean: per-channel mean that the input is normalised with.
         pixel_std: per-channel standard deviation that the input is normalised with.
+        timm_backbones: the submodules that are timm's networks, with their names in timm.
+        exit_names: the exits of :meth:`stages` in their order; empty for a model that cannot stop early.
     """
 
     min_input_size: tuple[int, int] = (1, 1)
@@ -52,6 +72,8 @@ class ReIDModel(nn.Module):
         default_input_size: tuple[int, int],
         pixel_mean: tuple[float, float, float] = IMAGENET_MEAN,
         pixel_std: tuple[float, float, float] = IMAGENET_STD,
+        timm_backbones: Mapping[str, str] = MappingProxyType({}),
+        exit_names: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.config = config
@@ -59,6 +81,81 @@ class ReIDModel(nn.Module):
         self.default_input_size = default_input_size
         self.pixel_mean = pixel_mean
         self.pixel_std = pixel_std
+        self.timm_backbones = dict(timm_backbones)
+        self.exit_names = exit_names
+        self._macs_at_exits: dict[tuple[int, int], tuple[int, ...]] = {}
+
+    def stages(self, images: Tensor) -> Iterator[Exit]:
+        """Embed images exit by exit, computing each only when it is asked for (DaRe, Sect. 4.1).
+
+        A caller who stops has not paid for the rest. The last exit is what ``model(images)`` returns.
+
+        Args:
+            images: (N, 3, H, W) float.
+
+        Returns:
+            A generator of exits in ascending order of cost.
+
+        Raises:
+            ValueError: the model has no exits or is in training mode, or the images have a wrong shape.
+            TypeError: the images are not floating-point.
+        """
+        self._check_exits("stages")
+        if self.training:
+            raise ValueError("stages: got a model in training mode, expected one in evaluation mode; call eval() first")
+        check_images(images, min_size=self.min_input_size)
+        size = (int(images.shape[2]), int(images.shape[3]))
+        if size not in self._macs_at_exits:
+            self._macs_at_exits[size] = macs_of_steps(self, lambda model, image: model._run_exits(image), size)
+        return self._measured_exits(images, self._macs_at_exits[size])
+
+    def exit_costs(self, input_size: tuple[int, int] | None = None) -> dict[str, int]:
+        """What it costs to embed one image at each exit when it is known beforehand where to stop (DaRe, Sect. 4.2).
+
+        Embeddings of earlier exits that the exit does not need are not computed. Costs are multiply-accumulates.
+
+        Args:
+            input_size: (H, W); by default ``default_input_size``.
+
+        Returns:
+            Name -> C_s, ascending; the last is the cost of ``model(images)``.
+
+        Raises:
+            ValueError: the model has no exits, or the input size is not two positive integers.
+        """
+        self._check_exits("exit_costs")
+        totals = macs_of_steps(self, _each_exit_alone, input_size or self.default_input_size)
+        return {
+            name: total - before for name, total, before in zip(self.exit_names, totals, (0, *totals[:-1]), strict=True)
+        }
+
+    def _run_exits(self, images: Tensor) -> Iterator[Tensor]:
+        """The embeddings of all exits, lazily. Models with exits override it."""
+        raise NotImplementedError
+
+    def _run_to_exit(self, images: Tensor, name: str) -> Tensor:
+        """The embedding of one exit, with as little work as possible; overridden where earlier ones are not needed."""
+        for exit_name, embedding in zip(self.exit_names, self._run_exits(images), strict=True):
+            if exit_name == name:
+                return embedding
+        raise ValueError(f"exit: got {name!r}, expected one of {', '.join(self.exit_names)}")
+
+    def _measured_exits(self, images: Tensor, macs: tuple[int, ...]) -> Iterator[Exit]:
+        # zip draws from the names first, so that it does not compute past the last exit.
+        for name, embedding, cost in zip(self.exit_names, self._run_exits(images), macs, strict=True):
+            yield Exit(name, embedding, cost)
+
+    def _check_exits(self, caller: str) -> None:
+        if not self.exit_names:
+            from pyreid.models.registry import list_models, model_entry
+
+            able = [name for name in list_models() if model_entry(name).default_config().early_exits]
+            raise ValueError(f"{caller}: {type(self).__name__} has no early exits; models that have: {', '.join(able)}")
+
+
+def _each_exit_alone(model: ReIDModel, image: Tensor) -> Iterator[Tensor]:
+    for name in model.exit_names:
+        yield model._run_to_exit(image, name)
 
 
 def check_images(images: Tensor, *, min_size: tuple[int, int] = (1, 1)) -> None:

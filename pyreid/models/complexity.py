@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import pyreid.ops  # noqa: F401  # makes torch.ops.pyreid
 
 CLASSIFIER_PREFIX = "classifier."
+_Module = TypeVar("_Module", bound=nn.Module)
 _WEIGHTED_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -59,14 +61,48 @@ def complexity(
     skeleton = _meta_copy(model).eval()
     params = sum(p.numel() for name, p in skeleton.named_parameters() if include_classifier or not _in_classifier(name))
     weights = {id(weight): weight for weight in _layer_weights(skeleton, include_classifier=include_classifier)}
-    dtype = next((p.dtype for p in skeleton.parameters()), torch.float32)
-    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.pyreid.spatial_gate: _spatial_gate_flops})
+    counter = _flop_counter()
     with torch.no_grad(), counter:
-        skeleton(torch.empty(1, 3, height, width, device="meta", dtype=dtype))
+        skeleton(_image(skeleton, height, width))
     flops = int(counter.get_total_flops())
     return Complexity(
         params=params, weight_params=sum(w.numel() for w in weights.values()), macs=flops // 2, flops=flops
     )
+
+
+def macs_of_steps(
+    model: _Module, run: Callable[[_Module, torch.Tensor], Iterator[object]], input_size: tuple[int, int]
+) -> tuple[int, ...]:
+    """Multiply-accumulates of a computation that comes in steps, counted as :func:`complexity` counts.
+
+    Args:
+        model: a copy without data is what ``run`` gets, in evaluation mode.
+        run: starts the computation for the copy and one image (1, 3, H, W); each step ends with an item.
+        input_size: (H, W).
+
+    Returns:
+        For each item what all steps so far have cost.
+
+    Raises:
+        ValueError: the input size is not two positive integers.
+    """
+    height, width = _check_input_size(model, input_size)
+    skeleton = _meta_copy(model).eval()
+    counter = _flop_counter()
+    totals = []
+    with torch.no_grad(), counter:
+        for _ in run(skeleton, _image(skeleton, height, width)):
+            totals.append(int(counter.get_total_flops()) // 2)
+    return tuple(totals)
+
+
+def _flop_counter() -> FlopCounterMode:
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.pyreid.spatial_gate: _spatial_gate_flops})
+
+
+def _image(skeleton: nn.Module, height: int, width: int) -> torch.Tensor:
+    dtype = next((p.dtype for p in skeleton.parameters()), torch.float32)
+    return torch.empty(1, 3, height, width, device="meta", dtype=dtype)
 
 
 def _spatial_gate_flops(x_shape: torch.Size, *_: object, **__: object) -> int:
@@ -83,7 +119,7 @@ def _check_input_size(model: nn.Module, input_size: tuple[int, int] | None) -> t
     return height, width
 
 
-def _meta_copy(model: nn.Module) -> nn.Module:
+def _meta_copy(model: _Module) -> _Module:
     """A copy without data: tensors are replaced while copying, so a large model is not held twice."""
     memo: dict[int, object] = {}
     for parameter in model.parameters():

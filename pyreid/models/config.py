@@ -6,7 +6,7 @@ import dataclasses
 import math
 import types
 import typing
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     from pyreid.models.base import ReIDModel
@@ -64,7 +64,10 @@ class ModelConfig:
 
     Attributes:
         num_classes: width of the identity classifier, i.e. the number of training identities; 0 means no classifier.
+        early_exits: whether the family's models can stop early, see :meth:`~pyreid.models.ReIDModel.stages`.
     """
+
+    early_exits: ClassVar[bool] = False
 
     num_classes: int = 0
 

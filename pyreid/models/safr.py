@@ -105,7 +105,12 @@ class SAFR(ReIDModel):
 
     def __init__(self, config: SAFRConfig) -> None:
         backbone = make_resnet(config.backbone)
-        super().__init__(config, embedding_dim=int(backbone.num_features), default_input_size=(350, 350))
+        super().__init__(
+            config,
+            embedding_dim=int(backbone.num_features),
+            default_input_size=(350, 350),
+            timm_backbones={"backbone": config.backbone},
+        )
         self.backbone = backbone
         self.global_attention: nn.Module = nn.Identity()
         if config.global_attention:

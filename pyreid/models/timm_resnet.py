@@ -1,4 +1,4 @@
-"""timm's ResNets as backbones: building them, and running a block without its final "add and activate"."""
+"""timm's ResNets taken apart: running a block without its final "add and activate"."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pyreid.errors import WeightsError, require
+from pyreid.models.timm_backbones import make_backbone
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 
@@ -26,22 +26,9 @@ def make_resnet(name: str, *, pretrained: bool = False) -> Any:
         pyreid.errors.WeightsError: the weights cannot be had.
         ValueError: timm has no such ResNet.
     """
-    require("timm", extra="train")
-    import timm
+    model = make_backbone(name, pretrained=pretrained)
     from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 
-    if not timm.is_model(name.split(".")[0]):
-        raise ValueError(f"backbone: timm has no model {name!r}")
-    try:
-        model = timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="")
-    except Exception as error:  # timm, huggingface_hub and the sockets below have no common base class
-        if not pretrained:
-            raise ValueError(f"backbone: timm cannot build {name!r}: {error}") from error
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(
-            f"weights: timm cannot get the ImageNet weights of {name} ({reason}); "
-            "pass the path of a weights file to work without the network"
-        ) from error
     blocks = [block for stage in STAGES for block in getattr(model, stage, [])]
     if not isinstance(model, ResNet) or not all(type(block) in (BasicBlock, Bottleneck) for block in blocks):
         raise ValueError(f"backbone: got {name!r}, expected a ResNet of basic or bottleneck blocks")

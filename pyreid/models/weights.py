@@ -22,8 +22,6 @@ NESTED_KEYS = ("state_dict", "model_state_dict", "model")
 # DistributedDataParallel, torch.compile and Lightning modules put these before every name.
 PREFIXES = ("module.", "_orig_mod.", "model.")
 MODEL_CLASSIFIER = "classifier."
-# The classifiers of timm's and torchvision's ResNets.
-BACKBONE_CLASSIFIER = "fc."
 MAX_LISTED = 10
 
 
@@ -33,10 +31,10 @@ class WeightsReport:
 
     Attributes:
         path: the file.
-        part: ``"model"``, or ``"backbone"`` for a file that holds the backbone only.
+        part: ``"model"``, or ``"backbone"`` for a file that holds a backbone only.
         loaded: names in the model that were loaded.
         kept: names in the model that kept their values: the classifier's where the file has none that fits, and with
-            ``part="backbone"`` everything beside the backbone.
+            ``part="backbone"`` everything beside that backbone.
         ignored: names in the file that were not used: a classifier that does not fit, or, in a trainer's checkpoint,
             what lies beside the model (losses, metrics).
     """
@@ -54,6 +52,9 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], *, part: Part |
     Takes plain state dicts and training checkpoints that hold one under ``state_dict``, ``model_state_dict`` or
     ``model``; strips the prefixes ``module.``, ``_orig_mod.`` and ``model.``. The identity classifier is loaded where
     it fits and left alone where it does not; a missing ``num_batches_tracked`` is no error. All else has to match.
+
+    A file of timm or torchvision goes into the model's backbone, without its ImageNet classifier. Of several backbones
+    it goes into the one that it fits, so that an ensemble takes one call for each of its networks.
 
     Args:
         model: a model of the zoo; changed in place.
@@ -74,22 +75,32 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], *, part: Part |
     _check_values(tensors, path)
     if part is None:
         part = _detect_part(model, tensors)
-    return _load(model, tensors, ignored, path=path, part=part, source=str(path))
+    target = _closest_backbone(model, tensors) if part == "backbone" else _Target(model, "", (MODEL_CLASSIFIER,))
+    return _load(model, target, tensors, ignored, path=path, source=str(path))
 
 
-def load_timm_weights(model: nn.Module) -> WeightsReport:
-    """Load the ImageNet weights that timm has for the model's backbone, from timm's cache or the network.
+def load_timm_weights(model: nn.Module) -> tuple[WeightsReport, ...]:
+    """Load the ImageNet weights that timm has for the model's backbones, from timm's cache or the network.
+
+    Returns:
+        One report for each backbone.
 
     Raises:
-        pyreid.errors.WeightsError: the model has no timm backbone, or the weights cannot be had.
+        pyreid.errors.WeightsError: the model has no timm backbone, or the weights of one cannot be had.
     """
-    from pyreid.models.timm_resnet import make_resnet
+    from pyreid.models.timm_backbones import make_backbone
 
-    name = getattr(getattr(model, "config", None), "backbone", None)
-    if name is None:
+    backbones = _timm_backbones(model)
+    if not backbones:
         raise WeightsError(f"weights: 'timm' needs a model with a timm backbone, and {type(model).__name__} has none")
-    tensors = make_resnet(name, pretrained=True).state_dict()
-    return _load(model, tensors, [], path=Path(name), part="backbone", source=f"timm's {name}")
+    # All are fetched before the first is loaded, so that a failure leaves the model as it was.
+    pretrained = {path: make_backbone(name, pretrained=True).state_dict() for path, name in backbones.items()}
+    return tuple(
+        _load(
+            model, _backbone(model, path), tensors, [], path=Path(backbones[path]), source=f"timm's {backbones[path]}"
+        )
+        for path, tensors in pretrained.items()
+    )
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -159,56 +170,106 @@ def _unwrap(tensors: dict[str, Tensor], expected: set[str]) -> tuple[dict[str, T
     return tensors, ignored
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Target:
+    """The module that a file is loaded into.
+
+    Attributes:
+        module: the model or one of its backbones.
+        path: name of the backbone in the model, empty for the model.
+        optional: how the names begin that may be missing, left over or of another shape.
+    """
+
+    module: nn.Module
+    path: str
+    optional: tuple[str, ...]
+
+    @property
+    def part(self) -> Part:
+        return "backbone" if self.path else "model"
+
+    @property
+    def prefix(self) -> str:
+        return f"{self.path}." if self.path else ""
+
+
+def _timm_backbones(model: nn.Module) -> Mapping[str, str]:
+    """The names in timm of the model's backbones, by their names in the model."""
+    return getattr(model, "timm_backbones", {})
+
+
+def _backbone(model: nn.Module, path: str) -> _Target:
+    from pyreid.models.timm_backbones import head_prefixes
+
+    module = model.get_submodule(path)
+    return _Target(module, path, head_prefixes(module))
+
+
 def _detect_part(model: nn.Module, tensors: Mapping[str, Tensor]) -> Part:
     expected = set(model.state_dict())
     as_model = sum(name in expected for name in tensors)
-    as_backbone = sum(f"backbone.{name}" in expected for name in tensors)
+    as_backbone = max(
+        (sum(f"{path}.{name}" in expected for name in tensors) for path in _timm_backbones(model)), default=0
+    )
     return "backbone" if as_backbone > as_model else "model"
 
 
+def _closest_backbone(model: nn.Module, tensors: Mapping[str, Tensor]) -> _Target:
+    """The backbone that the tensors fit best: a ResNet-18's names are all names of a ResNet-34 too."""
+    targets = [_backbone(model, path) for path in _timm_backbones(model)]
+    if not targets:
+        raise WeightsError(f"weights: part='backbone', but {type(model).__name__} has no timm backbone")
+    return min(targets, key=lambda target: _Fit(target, tensors).misfits)
+
+
+class _Fit:
+    """How the tensors of a file fit a module: the names that are missing, unexpected, mis-shaped, or can be loaded."""
+
+    def __init__(self, target: _Target, tensors: Mapping[str, Tensor]) -> None:
+        if target.path:
+            from pyreid.models.timm_backbones import current_names
+
+            tensors = current_names(target.module, tensors)
+        self.target, self.tensors = target, tensors
+        self.expected = target.module.state_dict()
+        self.missing = [n for n in self.expected if n not in tensors and not n.endswith("num_batches_tracked")]
+        self.unexpected = [n for n in tensors if n not in self.expected]
+        self.misshapen = [n for n in tensors if n in self.expected and tensors[n].shape != self.expected[n].shape]
+        self.fitting = set(tensors) - set(self.unexpected) - set(self.misshapen)
+
+    @property
+    def misfits(self) -> int:
+        """How many names do not fit, without the optional ones."""
+        return sum(map(len, self._strict().values()))
+
+    def describe(self) -> str:
+        """What does not fit, in words; empty if all fits."""
+        groups = self._strict()
+        groups["mis-shaped"] = [
+            f"{name} has {tuple(self.tensors[name].shape)} instead of {tuple(self.expected[name].shape)}"
+            for name in groups["mis-shaped"]
+        ]
+        return "; ".join(f"{len(names)} {what}: {_listed(names)}" for what, names in groups.items() if names)
+
+    def _strict(self) -> dict[str, list[str]]:
+        groups = {"missing": self.missing, "unexpected": self.unexpected, "mis-shaped": self.misshapen}
+        return {
+            what: [name for name in names if not name.startswith(self.target.optional)]
+            for what, names in groups.items()
+        }
+
+
 def _load(
-    model: nn.Module, tensors: Mapping[str, Tensor], ignored: list[str], *, path: Path, part: Part, source: str
+    model: nn.Module, target: _Target, tensors: Mapping[str, Tensor], ignored: list[str], *, path: Path, source: str
 ) -> WeightsReport:
-    target: nn.Module = model
-    classifier = MODEL_CLASSIFIER
-    if part == "backbone":
-        if not isinstance(getattr(model, "backbone", None), nn.Module):
-            raise WeightsError(f"weights: part='backbone', but {type(model).__name__} has no backbone")
-        target, classifier = model.get_submodule("backbone"), BACKBONE_CLASSIFIER
-    expected = target.state_dict()
-    missing = [name for name in expected if name not in tensors and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in tensors if name not in expected]
-    misshapen = [name for name in tensors if name in expected and tensors[name].shape != expected[name].shape]
-    if error := _misfit(missing, unexpected, misshapen, tensors=tensors, expected=expected, classifier=classifier):
-        raise WeightsError(f"weights: {source} does not fit {type(model).__name__} ({part}): {error}")
-
-    fitting = {name for name in tensors if name in expected} - set(misshapen)
-    target.load_state_dict({name: tensors[name] for name in fitting}, strict=False)
-    prefix = "backbone." if part == "backbone" else ""
-    loaded = tuple(prefix + name for name in expected if name in fitting)
+    fit = _Fit(target, tensors)
+    if fit.misfits:
+        where = target.path or "model"
+        raise WeightsError(f"weights: {source} does not fit {type(model).__name__} ({where}): {fit.describe()}")
+    target.module.load_state_dict({name: fit.tensors[name] for name in fit.fitting}, strict=False)
+    loaded = tuple(target.prefix + name for name in fit.expected if name in fit.fitting)
     kept = tuple(name for name in model.state_dict() if name not in set(loaded))
-    return WeightsReport(path, part, loaded, kept, (*ignored, *unexpected, *misshapen))
-
-
-def _misfit(
-    missing: list[str],
-    unexpected: list[str],
-    misshapen: list[str],
-    *,
-    tensors: Mapping[str, Tensor],
-    expected: Mapping[str, Tensor],
-    classifier: str,
-) -> str:
-    """What does not fit outside the classifier, in words; empty if all fits."""
-    shapes = {
-        name: f"{name} has {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}" for name in misshapen
-    }
-    groups = {
-        "missing": [name for name in missing if not name.startswith(classifier)],
-        "unexpected": [name for name in unexpected if not name.startswith(classifier)],
-        "mis-shaped": [shapes[name] for name in misshapen if not name.startswith(classifier)],
-    }
-    return "; ".join(f"{len(names)} {what}: {_listed(names)}" for what, names in groups.items() if names)
+    return WeightsReport(path, target.part, loaded, kept, (*ignored, *fit.unexpected, *fit.misshapen))
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -131,7 +131,7 @@ def test_a_foreign_backbone_is_refused(tmp_path: Path) -> None:
     path = save(timm.create_model("resnet34").state_dict(), tmp_path / "resnet34.pth")
     with pytest.raises(WeightsError, match=r"does not fit SAFR \(backbone\): \d+ unexpected: layer1.2.conv1.weight"):
         create_model("safr_small", weights=path)
-    with pytest.raises(WeightsError, match="part='backbone', but RMNet has no backbone"):
+    with pytest.raises(WeightsError, match="part='backbone', but RMNet has no timm backbone"):
         load_weights(create_model("rmnet"), path, part="backbone")
 
 
