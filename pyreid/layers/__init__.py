@@ -7,7 +7,25 @@ from pyreid.layers.dbam import DBAM
 from pyreid.layers.embedding import CosineClassifier
 from pyreid.layers.gem import GeM
 from pyreid.layers.global_attention import GlobalAttention
+from pyreid.layers.harmonious_attention import HarmoniousAttention
+from pyreid.layers.inception_a import InceptionA
+from pyreid.layers.inception_b import InceptionB
 from pyreid.layers.necks import make_neck
 from pyreid.layers.rm_block import RMBlock
+from pyreid.layers.shuffle_a import ShuffleA
+from pyreid.layers.shuffle_b import ShuffleB
 
-__all__ = ["DBAM", "ChannelMask", "CosineClassifier", "GeM", "GlobalAttention", "RMBlock", "make_neck"]
+__all__ = [
+    "DBAM",
+    "ChannelMask",
+    "CosineClassifier",
+    "GeM",
+    "GlobalAttention",
+    "HarmoniousAttention",
+    "InceptionA",
+    "InceptionB",
+    "RMBlock",
+    "ShuffleA",
+    "ShuffleB",
+    "make_neck",
+]

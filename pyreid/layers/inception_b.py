@@ -1,0 +1,41 @@
+"""Inception-B, the block of HA-CNN that halves the size ("Harmonious Attention Network for Person Re-Identification",
+Sect. 3).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pyreid.layers.conv_block import ConvBlock
+
+
+class InceptionB(nn.Module):
+    """Three branches of stride 2: 1x1 and 3x3 (a quarter of the output), 1x1 and two 3x3 (a quarter), and a maximum
+    pool and 1x1 (half).
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output, a multiple of 4.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        if out_channels < 4 or out_channels % 4:
+            raise ValueError(f"out_channels: got {out_channels}, expected a positive multiple of 4")
+        quarter = out_channels // 4
+        self.branches = nn.ModuleList(
+            (
+                nn.Sequential(ConvBlock(in_channels, quarter, 1), ConvBlock(quarter, quarter, 3, stride=2)),
+                nn.Sequential(
+                    ConvBlock(in_channels, quarter, 1),
+                    ConvBlock(quarter, quarter, 3),
+                    ConvBlock(quarter, quarter, 3, stride=2),
+                ),
+                nn.Sequential(nn.MaxPool2d(3, stride=2, padding=1), ConvBlock(in_channels, 2 * quarter, 1)),
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From (N, in_channels, H, W) to (N, out_channels, ceil(H / 2), ceil(W / 2))."""
+        return torch.cat([branch(x) for branch in self.branches], dim=1)
