@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pyreid.models.compact_reid  # noqa: F401  # registers its models
 from pyreid.models.base import ModelOutput, ReIDModel
 from pyreid.models.complexity import Complexity, complexity
 from pyreid.models.config import ModelConfig
 from pyreid.models.figures import PaperFigure, PaperResult
+from pyreid.models.hacnn import HACNN, HACNNConfig
 from pyreid.models.paper import PaperRow, paper_figures, paper_table
 from pyreid.models.registry import create_model, list_models, model_entry, register_model, resolve_config
 from pyreid.models.rmnet import RMNet, RMNetConfig
@@ -13,8 +15,10 @@ from pyreid.models.safr import SAFR, SAFRConfig
 from pyreid.models.weights import WeightsReport, load_weights
 
 __all__ = [
+    "HACNN",
     "SAFR",
     "Complexity",
+    "HACNNConfig",
     "ModelConfig",
     "ModelOutput",
     "PaperFigure",

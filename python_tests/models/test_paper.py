@@ -13,15 +13,19 @@ EXPECTED = {
     "safr_small": (11.181e6, 1.832e9),
     "rmnet light": (0.8107e6, 0.1158e9),
     "rmnet strong": (0.8107e6, 0.554e9),
+    "hacnn": (2.929e6, 0.544e9),
+    "compact_reid_1x": (2_912_952, 0.6827e9),
+    "compact_reid_2x": (5_762_943, 1.6218e9),
+    "compact_reid_2x, local 1280": (6.3783e6, 1.6224e9),
 }
 
 
 def test_every_row_is_within_the_tolerance_of_the_paper() -> None:
     table = paper_table()
-    assert [row.figure.row for row in table] == list(EXPECTED)
+    assert sorted(row.figure.row for row in table) == sorted(EXPECTED)
     for row in table:
-        assert abs(row.params_difference) <= row.figure.params_tolerance, row
-        assert abs(row.cost_difference) <= row.figure.cost_tolerance, row
+        assert abs(row.params_difference or 0) <= row.figure.params_tolerance, row
+        assert abs(row.cost_difference or 0) <= row.figure.cost_tolerance, row
         assert row.within_tolerance
         params, cost = EXPECTED[row.figure.row]
         assert row.params == pytest.approx(params, rel=1e-3)

@@ -10,7 +10,16 @@ from pyreid.models.rmnet import RMNetConfig
 
 
 def test_lists_the_zoo_in_natural_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert models.list_models() == ["rmnet", "safr_baseline", "safr_large", "safr_medium", "safr_small"]
+    assert models.list_models() == [
+        "compact_reid_1x",
+        "compact_reid_2x",
+        "hacnn",
+        "rmnet",
+        "safr_baseline",
+        "safr_large",
+        "safr_medium",
+        "safr_small",
+    ]
     assert models.list_models("safr_*l") == ["safr_small"]
     assert models.list_models("resnet*") == []
     entry = models.model_entry("rmnet")
@@ -51,7 +60,7 @@ def test_a_model_needs_a_summary(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_name_offers_close_ones() -> None:
     with pytest.raises(ValueError, match=r"unknown name 'safr_smal'; did you mean safr_small or "):
         models.create_model("safr_smal")
-    with pytest.raises(ValueError, match=r"unknown name 'zzz'; expected one of rmnet, safr_baseline"):
+    with pytest.raises(ValueError, match=r"unknown name 'zzz'; expected one of .*compact_reid_1x, .*safr_baseline"):
         models.create_model("zzz")
 
 
