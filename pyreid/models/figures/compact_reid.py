@@ -8,8 +8,8 @@ from pyreid.models.figures.base import PaperFigure, PaperResult
 
 TWICE = (
     "The widths printed in Table 1 give 5.76 M parameters, 10 % below the printed 6.4 M, while the cost fits. The "
-    "missing 0.64 M cost next to nothing, as in a linear layer: a local embedding of 1280 instead of 960 comes to 6.38 M, "
-    "but Table 1 does not print that width legibly."
+    "missing 0.64 M cost next to nothing, as in a linear layer: a local embedding of 1280 instead of 960 "
+    "comes to 6.38 M, but Table 1 does not print that width legibly."
 )
 
 
