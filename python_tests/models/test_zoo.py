@@ -12,10 +12,14 @@ from torch import Tensor, nn
 from pyreid.models import ModelOutput, ReIDModel, create_model, list_models, rmnet
 from pyreid.models.base import check_images
 
-FIRST = ("rmnet", "safr_small")  # one of each family, for what does not depend on the variant
+FIRST = ("rmnet", "safr_small", "compact_reid_1x")  # one of each family, for what does not depend on the variant
 
 # Compiled with one block of each kind: it shows a graph break as well as all of them do, in a fraction of the time.
-COMPILED: dict[str, dict[str, object]] = {"rmnet": {}, "safr_small": {}}
+COMPILED: dict[str, dict[str, object]] = {
+    "rmnet": {},
+    "safr_small": {},
+    "compact_reid_1x": {"repeats1": 1, "repeats2": 1, "repeats3": 1},
+}
 
 
 def make_images(model: ReIDModel, count: int, height: int, width: int, **options: object) -> Tensor:
