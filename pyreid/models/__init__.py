@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pyreid.models.compact_reid  # noqa: F401  # registers its models
-from pyreid.models.base import ModelOutput, ReIDModel
+from pyreid.models.base import Exit, ModelOutput, ReIDModel
 from pyreid.models.complexity import Complexity, complexity
 from pyreid.models.config import ModelConfig
+from pyreid.models.dare import DaRe, DaReConfig, TriNet, TriNetConfig, TriNetEnsemble, TriNetEnsembleConfig
 from pyreid.models.figures import PaperFigure, PaperResult
 from pyreid.models.hacnn import HACNN, HACNNConfig
 from pyreid.models.paper import PaperRow, paper_figures, paper_table
@@ -18,6 +19,9 @@ __all__ = [
     "HACNN",
     "SAFR",
     "Complexity",
+    "DaRe",
+    "DaReConfig",
+    "Exit",
     "HACNNConfig",
     "ModelConfig",
     "ModelOutput",
@@ -28,6 +32,10 @@ __all__ = [
     "RMNetConfig",
     "ReIDModel",
     "SAFRConfig",
+    "TriNet",
+    "TriNetConfig",
+    "TriNetEnsemble",
+    "TriNetEnsembleConfig",
     "WeightsReport",
     "complexity",
     "create_model",

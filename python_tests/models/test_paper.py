@@ -17,6 +17,11 @@ EXPECTED = {
     "compact_reid_1x": (2_912_952, 0.6827e9),
     "compact_reid_2x": (5_762_943, 1.6218e9),
     "compact_reid_2x, local 1280": (6.3783e6, 1.6224e9),
+    "dare_r50": (27.977e6, 2.6736e9),
+    "dare_r50 + random erasing": (27.977e6, 2.6736e9),
+    "dare_d201": (23.223e6, 2.806e9),
+    "dare_d201 + random erasing": (23.223e6, 2.806e9),
+    "trinet_r50": (25.739e6, 2.6714e9),
 }
 
 

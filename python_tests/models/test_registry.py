@@ -13,12 +13,18 @@ def test_lists_the_zoo_in_natural_order(monkeypatch: pytest.MonkeyPatch) -> None
     assert models.list_models() == [
         "compact_reid_1x",
         "compact_reid_2x",
+        "dare_d201",
+        "dare_r50",
         "hacnn",
         "rmnet",
         "safr_baseline",
         "safr_large",
         "safr_medium",
         "safr_small",
+        "trinet_ensemble",
+        "trinet_r18",
+        "trinet_r34",
+        "trinet_r50",
     ]
     assert models.list_models("safr_*l") == ["safr_small"]
     assert models.list_models("resnet*") == []
