@@ -14,6 +14,7 @@ from pyreid.layers.necks import make_neck
 from pyreid.layers.rm_block import RMBlock
 from pyreid.layers.shuffle_a import ShuffleA
 from pyreid.layers.shuffle_b import ShuffleB
+from pyreid.layers.squeeze_excite import SqueezeExcite
 
 __all__ = [
     "DBAM",
@@ -27,5 +28,6 @@ __all__ = [
     "RMBlock",
     "ShuffleA",
     "ShuffleB",
+    "SqueezeExcite",
     "make_neck",
 ]

@@ -13,6 +13,8 @@ from pyreid.models.paper import PaperRow, paper_figures, paper_table
 from pyreid.models.registry import create_model, list_models, model_entry, register_model, resolve_config
 from pyreid.models.rmnet import RMNet, RMNetConfig
 from pyreid.models.safr import SAFR, SAFRConfig
+from pyreid.models.safr_micro import SAFRMicro, SAFRMicroConfig
+from pyreid.models.shufflenet_v2_plus import ShuffleNetV2Plus, ShuffleNetV2PlusConfig
 from pyreid.models.weights import WeightsReport, load_weights
 
 __all__ = [
@@ -32,6 +34,10 @@ __all__ = [
     "RMNetConfig",
     "ReIDModel",
     "SAFRConfig",
+    "SAFRMicro",
+    "SAFRMicroConfig",
+    "ShuffleNetV2Plus",
+    "ShuffleNetV2PlusConfig",
     "TriNet",
     "TriNetConfig",
     "TriNetEnsemble",

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from pyreid.layers.channel_mask import MaskMode
 from pyreid.layers.dbam import DBAM
-from pyreid.layers.embedding import full_precision
 from pyreid.layers.global_attention import AttentionConv, GlobalAttention
-from pyreid.layers.necks import Neck, make_neck
-from pyreid.models.base import ModelOutput, ReIDModel, check_images
+from pyreid.layers.necks import Neck
+from pyreid.models.base import ModelOutput, check_images
 from pyreid.models.config import ModelConfig
+from pyreid.models.necked import NeckedModel
 from pyreid.models.registry import register_model
 from pyreid.models.timm_resnet import STAGES, block_width, make_resnet, residual_branch
 
@@ -91,7 +91,7 @@ def safr_small(preset: Preset = "paper") -> SAFRConfig:
     return _attentive("resnet18.tv_in1k", where="first", preset=preset)
 
 
-class SAFR(ReIDModel):
+class SAFR(NeckedModel):
     """SAFR on a timm ResNet.
 
     The average of the last feature map is ``"features"`` (N, D), for the triplet and center losses; the neck makes it
@@ -122,11 +122,7 @@ class SAFR(ReIDModel):
                     self.dbam[_dbam_name(stage, index)] = DBAM(
                         block_width(block), conv=config.conv, mask=config.mask, ratio=config.ratio
                     )
-        self.neck = make_neck(config.neck, self.embedding_dim)
-        self.classifier: nn.Linear | None = None
-        if config.num_classes:
-            self.classifier = nn.Linear(self.embedding_dim, config.num_classes, bias=False)
-            nn.init.normal_(self.classifier.weight, std=0.001)
+        self.add_head(config.neck)
 
     def forward(self, images: Tensor) -> ModelOutput | Tensor:
         """Embed images.
@@ -138,12 +134,7 @@ class SAFR(ReIDModel):
             In training a :class:`ModelOutput`, in evaluation the embedding (N, D), at least float32.
         """
         check_images(images)
-        features = full_precision(F.adaptive_avg_pool2d(self.feature_map(images), 1).flatten(1))
-        embedding = self.neck(features)
-        if not self.training:
-            return embedding
-        logits = {} if self.classifier is None else {"id": self.classifier(embedding)}
-        return ModelOutput({"features": features, "embedding": embedding}, logits)
+        return self.head(F.adaptive_avg_pool2d(self.feature_map(images), 1).flatten(1))
 
     def feature_map(self, images: Tensor) -> Tensor:
         """The last feature map (N, D, h, w) of images (N, 3, H, W)."""
