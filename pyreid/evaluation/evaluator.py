@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -15,9 +15,12 @@ from pyreid.evaluation.progress import progress_bar
 from pyreid.evaluation.ranking import Matches, StripRanker, find_matches
 from pyreid.evaluation.result import EvaluationResult
 from pyreid.evaluation.scores import AveragePrecision, NoMatch, cumulative_match, query_scores
+from pyreid.evaluation.screening import rank_by_screening
 from pyreid.ops._checks import Metric, check_choice, computing_dtype
 from pyreid.ops.distance_tiles import inner_product_tiles, rank_column
 from pyreid.ops.features import checked_squared_norms, choose_device
+
+Precision = Literal["exact", "fp32", "fast"]
 
 
 class Reranker(Protocol):
@@ -47,6 +50,7 @@ def evaluate(
     no_match: NoMatch = "skip",
     max_rank: int = 50,
     rerank: Reranker | None = None,
+    precision: Precision = "exact",
     device: torch.device | str | None = None,
     progress: bool = False,
 ) -> EvaluationResult:
@@ -85,6 +89,11 @@ def evaluate(
         rerank: rank by re-ranked distances: ``pyreid.KReciprocal()``. Images with identity -1 take no part in it, those
             under the query's camera do. Beside what re-ranking needs, memory is that of a strip of re-ranked distances,
             never of all.
+        precision: of the products, on CUDA devices and for features of 32 bits or less; elsewhere they are float32 (or
+            float64) in any case, and re-ranking has its own. ``"exact"`` multiplies in float16 on tensor cores and
+            decides in float64 what their rounding, rigorously bounded, leaves open: the ranks are those of the exact
+            distances. ``"fp32"`` multiplies in float32. ``"fast"`` takes the float16 products as they are, with
+            features rounded to 11 bits, but for the positives.
         device: where to compute; None: where the features are.
         progress: show a progress bar.
 
@@ -100,6 +109,7 @@ def evaluate(
     check_choice("metric", metric, Metric)
     check_choice("ap", ap, AveragePrecision)
     check_choice("no_match", no_match, NoMatch)
+    check_choice("precision", precision, Precision)
     max_rank = as_max_rank(max_rank)
     q, g, q_ids, g_ids, q_cams, g_cams = as_sets(query, gallery, query_ids, gallery_ids, query_cams, gallery_cams)
     if rerank is not None and (isinstance(rerank, type) or not hasattr(rerank, "strips")):
@@ -117,7 +127,13 @@ def evaluate(
         ranks = _rank_strips(rerank.strips(q, g, metric=metric, device=chosen), matches, chosen, progress)
     else:
         matches = find_matches(q_ids, g_ids, q_cams, g_cams)
-        ranks = _rank_features(q, g, matches, is_junk, metric, chosen, progress)
+        screened = precision != "fp32" and chosen.type == "cuda" and computing_dtype(q, g) == torch.float32
+        if screened:
+            ranks = rank_by_screening(
+                q, g, matches, q_ids, g_ids, is_junk, metric, chosen, bounded=precision == "exact", progress=progress
+            )
+        else:
+            ranks = _rank_features(q, g, matches, is_junk, metric, chosen, progress)
     settings: dict[str, Any] = {
         "metric": metric,
         "ap": ap,
@@ -131,6 +147,8 @@ def evaluate(
     }
     if rerank is not None:
         settings["rerank"] = rerank.settings()
+    elif screened:
+        settings["precision"] = precision
     return summarise(ranks, matches.starts, settings, q_ids, q_cams)
 
 

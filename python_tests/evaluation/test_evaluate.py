@@ -479,5 +479,6 @@ def test_cuda_equals_cpu() -> None:
     query, gallery = (torch.from_numpy(f).cuda() for f in problem[:2])
     assert evaluate(query, gallery.cpu(), *problem[2:]).to_dict() == cuda
     assert cuda["settings"].pop("device") == "cuda:0"
+    assert cuda["settings"].pop("precision") == "exact"
     assert expected["settings"].pop("device") == "cpu"
     assert cuda == expected
