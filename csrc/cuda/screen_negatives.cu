@@ -52,7 +52,6 @@ __global__ void screen_negatives_kernel(ScreenTask task, int64_t* __restrict__ e
       for (int64_t p = threadIdx.x; p < n; p += kThreads) entered[start + p] += static_cast<int64_t>(counters[p]);
     }
     if (threadIdx.x == 0) undecided[q] = static_cast<int64_t>(listed);
-    __syncthreads();
   }
 }
 
