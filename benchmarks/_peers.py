@@ -26,6 +26,7 @@ Evaluator = Callable[..., tuple[np.ndarray, float]]
 ReRanker = Callable[[Tensor, Tensor, int, int, float], np.ndarray]
 Peer = TypeVar("Peer")
 
+CYTHON = "fast-reid (Cython)"
 FASTREID, TORCHREID = "fastreid==1.4.0", "torchreid==0.2.5"
 _PYX = "fastreid/evaluation/rank_cylib/rank_cy.pyx"
 _RANK = "torchreid-0.2.5/torchreid/reid/metrics/rank.py"
@@ -110,7 +111,7 @@ def load_peers(folder: Path, *, fetch: bool) -> dict[str, Evaluator]:
         folder: holds the downloaded files, or receives them.
         fetch: get files that are missing from PyPI.
     """
-    loaders = {"fast-reid (Cython)": fastreid_cython, "torchreid (Python)": torchreid_python}
+    loaders = {CYTHON: fastreid_cython, "torchreid (Python)": torchreid_python}
     return _load_all(loaders, folder, fetch)
 
 

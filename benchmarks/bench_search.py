@@ -9,8 +9,6 @@ queries and its result, sampled in a fresh process on Linux: the pages of the ma
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -22,6 +20,7 @@ from torch import Tensor
 
 import pyreid
 
+from ._memory import peak_anonymous_mb
 from ._timing import DeviceType, Row, result_row, run, time_interleaved
 from .bench_nearest_neighbors import Search, cdist_topk, check_agreement, faiss_knn
 
@@ -40,37 +39,21 @@ def bare_products(query: Tensor, gallery: Tensor) -> None:
         torch.mm(part, gallery.t())
 
 
-MEMORY = """
-import re, sys, threading
-from pathlib import Path
-import numpy as np, torch, pyreid
-def anonymous():
-    return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
-file, (q, k, threads) = sys.argv[1], map(int, sys.argv[2:])
-torch.set_num_threads(threads)
+SETUP = """
+import numpy as np, pyreid
+file, (q, k) = sys.argv[1], map(int, sys.argv[2:])
 gallery = np.load(file, mmap_mode="r")
 query = np.random.default_rng(0).standard_normal((q, gallery.shape[1]), dtype=np.float32)
 pyreid.search(query[:64], gallery[: max(k, 64)], k)
-samples, done = [anonymous()], threading.Event()
-def watch():
-    while not done.wait(0.005):
-        samples.append(anonymous())
-watcher = threading.Thread(target=watch)
-watcher.start()
-result = pyreid.search(query, gallery, k)
-done.set()
-watcher.join()
-print(max(samples) - samples[0] - sum(x.nbytes for x in result) / 2**20)
 """
 
 
 def peak_mb(file: Path, queries: int, k: int, device: DeviceType) -> float | None:
     """Anonymous memory that a search takes beyond its queries and its result, in MiB."""
-    if device == "cuda" or sys.platform != "linux":
-        return None
-    command = [sys.executable, "-c", MEMORY, str(file), str(queries), str(k), str(torch.get_num_threads())]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
-    return round(max(0.0, float(done.stdout)), 1)
+    memory = (
+        None if device == "cuda" else peak_anonymous_mb(SETUP, "pyreid.search(query, gallery, k)", file, queries, k)
+    )
+    return None if memory is None else round(max(0.0, memory - queries * k * 12 / 2**20), 1)
 
 
 def bench(

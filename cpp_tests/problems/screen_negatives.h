@@ -132,7 +132,7 @@ void check_screens() {
       check_screen<Backend>(Tile(0, 9, 3, 4, column, error));
     }
   }
-  check_screen<Backend>(Tile(9, 90, 5, 9, Column::kOffset, 0.5));  // more rows than the shim has blocks
+  check_screen<Backend>(Tile(9, 90, 5, 9, Column::kOffset, 0.5));       // more rows than the shim has blocks
   check_screen<Backend>(Tile(2, 500, 1300, 0, Column::kOffset, 0.01));  // more thresholds than fit shared memory
 }
 
