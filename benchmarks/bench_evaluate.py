@@ -6,9 +6,9 @@ python -m benchmarks.bench_evaluate --fetch-peers  # gets the peers' files from 
 python -m benchmarks.bench_evaluate --peers DIR    # takes them from a folder
 
 The peers sort a matrix at once and need 28 bytes for each of its elements: 27 GB at the size of MSMT17, 36 GB at that
-of VeRi-Wild. There fast-reid gets the matrix in parts that fit, and its time is that of its function alone; torchreid's,
-which takes more than half a minute for Market-1501, is left out. `peak_mb` is what `evaluate` needs beyond the features,
-sampled in a fresh process on Linux.
+of VeRi-Wild. There fast-reid gets the matrix in parts that fit, and its time is that of its function alone;
+torchreid's, which takes more than half a minute for Market-1501, is left out. `peak_mb` is what `evaluate` needs beyond
+the features, sampled in a fresh process on Linux.
 """
 
 from __future__ import annotations
