@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pyreid.layers.cbam import CBAM
 from pyreid.layers.channel_mask import ChannelMask
 from pyreid.layers.dbam import DBAM
 from pyreid.layers.embedding import CosineClassifier
 from pyreid.layers.gem import GeM
 from pyreid.layers.global_attention import GlobalAttention
 from pyreid.layers.harmonious_attention import HarmoniousAttention
+from pyreid.layers.heads import make_head
 from pyreid.layers.inception_a import InceptionA
 from pyreid.layers.inception_b import InceptionB
 from pyreid.layers.necks import make_neck
@@ -17,6 +19,7 @@ from pyreid.layers.shuffle_b import ShuffleB
 from pyreid.layers.squeeze_excite import SqueezeExcite
 
 __all__ = [
+    "CBAM",
     "DBAM",
     "ChannelMask",
     "CosineClassifier",
@@ -29,5 +32,6 @@ __all__ = [
     "ShuffleA",
     "ShuffleB",
     "SqueezeExcite",
+    "make_head",
     "make_neck",
 ]

@@ -15,6 +15,7 @@ from pyreid.models.rmnet import RMNet, RMNetConfig
 from pyreid.models.safr import SAFR, SAFRConfig
 from pyreid.models.safr_micro import SAFRMicro, SAFRMicroConfig
 from pyreid.models.shufflenet_v2_plus import ShuffleNetV2Plus, ShuffleNetV2PlusConfig
+from pyreid.models.vehicle import VehicleConfig, VehicleNet
 from pyreid.models.weights import WeightsReport, load_weights
 
 __all__ = [
@@ -42,6 +43,8 @@ __all__ = [
     "TriNetConfig",
     "TriNetEnsemble",
     "TriNetEnsembleConfig",
+    "VehicleConfig",
+    "VehicleNet",
     "WeightsReport",
     "complexity",
     "create_model",

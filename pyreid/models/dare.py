@@ -20,7 +20,7 @@ from pyreid.layers.embedding import full_precision
 from pyreid.models.base import ModelOutput, ReIDModel, check_images
 from pyreid.models.config import ModelConfig
 from pyreid.models.registry import register_model
-from pyreid.models.timm_backbones import has_stages, make_backbone, min_image_size, run_stage, stage_widths
+from pyreid.models.timm_backbones import has_stages, make_backbone, min_image_size, run_stage, run_stem, stage_widths
 
 INPUT_SIZE = (256, 128)
 STAGES = ("stage1", "stage2", "stage3", "stage4")
@@ -237,7 +237,7 @@ class DaRe(ReIDModel):
         """The embeddings (N, D) of all four stages and their fusion, in either mode."""
         check_images(images, min_size=self.min_input_size)
         embeddings = []
-        x = images
+        x = run_stem(self.backbone, images)
         for stage, head in enumerate(self.heads):
             x = run_stage(self.backbone, stage, x)
             embeddings.append(head(x))
@@ -249,7 +249,7 @@ class DaRe(ReIDModel):
 
     def _run_exits(self, images: Tensor) -> Iterator[Tensor]:
         embeddings = []
-        x = images
+        x = run_stem(self.backbone, images)
         for stage, head in enumerate(self.heads):
             x = run_stage(self.backbone, stage, x)
             embeddings.append(head(x))
@@ -259,7 +259,7 @@ class DaRe(ReIDModel):
         if name not in STAGES[:-1]:
             return super()._run_to_exit(images, name)
         last = STAGES.index(name)
-        x = images
+        x = run_stem(self.backbone, images)
         for stage in range(last + 1):
             x = run_stage(self.backbone, stage, x)
         embedding: Tensor = self.heads[last](x)

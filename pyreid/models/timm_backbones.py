@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from pyreid.errors import WeightsError, require
 
-_RESNET_STAGES = (("conv1", "bn1", "act1", "maxpool", "layer1"), ("layer2",), ("layer3",), ("layer4",))
+_RESNET_STEM = ("conv1", "bn1", "act1", "maxpool")
+_RESNET_STAGES = (("layer1",), ("layer2",), ("layer3",), ("layer4",))
+_DENSENET_STEM = ("conv0", "norm0", "pool0")
 # A stage ends before the transition, which halves the width and the size for the next one.
 _DENSENET_STAGES = (
-    ("conv0", "norm0", "pool0", "denseblock1"),
+    ("denseblock1",),
     ("transition1", "denseblock2"),
     ("transition2", "denseblock3"),
     ("transition3", "denseblock4", "norm5"),
@@ -66,42 +68,42 @@ def make_backbone(name: str, *, pretrained: bool = False) -> Any:
 
 
 def has_stages(backbone: Any) -> bool:
-    """Whether :func:`run_stage` can run the backbone, a ResNet or a DenseNet."""
+    """Whether the backbone is a ResNet or DenseNet, which have a stem and four stages."""
     return _architecture(backbone) in ("ResNet", "DenseNet")
 
 
-def stage_widths(backbone: Any) -> tuple[int, ...]:
-    """Channels of the feature map at the end of each of the four stages of a ResNet or DenseNet.
+def stem_width(backbone: Any) -> int:
+    """Channels of the stem's feature map."""
+    return int(backbone.feature_info[0]["num_chs"])
 
-    Raises:
-        ValueError: the backbone is of another architecture.
-    """
-    _stage_names(backbone)
+
+def stage_widths(backbone: Any) -> tuple[int, ...]:
+    """Channels of the feature map at the end of each of the four stages of a ResNet or DenseNet."""
     return tuple(int(info["num_chs"]) for info in backbone.feature_info[1:])
+
+
+def run_stem(backbone: Any, images: Tensor) -> Tensor:
+    """Run what comes before the stages of a ResNet or DenseNet: a quarter of the size, rounded up."""
+    return _run(backbone, _DENSENET_STEM if _architecture(backbone) == "DenseNet" else _RESNET_STEM, images)
 
 
 def run_stage(backbone: Any, stage: int, x: Tensor) -> Tensor:
     """Run one stage of a ResNet or DenseNet.
 
-    Stages one after the other give the same as the whole backbone. A ResNet's stages are ``layer1`` to ``layer4``, a
-    DenseNet's its dense blocks; the map between a dense block and its transition has neither batch norm nor ReLU
-    yet, except after the last.
+    The stem and the stages one after the other give the same as the whole backbone. A ResNet's stages are ``layer1`` to
+    ``layer4``, a DenseNet's its dense blocks; the map between a dense block and its transition has neither batch norm
+    nor ReLU yet, except after the last.
 
     Args:
-        backbone: made by :func:`make_backbone`.
+        backbone: one for which :func:`has_stages` holds.
         stage: 0 to 3.
-        x: images for stage 0, the output of the stage before for the others.
+        x: the output of the stem or of the stage before.
 
     Returns:
         The feature map at the end of the stage.
-
-    Raises:
-        ValueError: the backbone is of another architecture.
     """
-    modules = backbone.features if _architecture(backbone) == "DenseNet" else backbone
-    for name in _stage_names(backbone)[stage]:
-        x = getattr(modules, name)(x)
-    return x
+    stages = _DENSENET_STAGES if _architecture(backbone) == "DenseNet" else _RESNET_STAGES
+    return _run(backbone, stages[stage], x)
 
 
 def min_image_size(backbone: Any) -> int:
@@ -129,10 +131,8 @@ def _architecture(backbone: Any) -> str:
     return type(backbone).__name__
 
 
-def _stage_names(backbone: Any) -> tuple[tuple[str, ...], ...]:
-    architecture = _architecture(backbone)
-    if architecture not in ("ResNet", "DenseNet"):
-        raise ValueError(
-            f"backbone: {architecture} has no stages that can be run one by one, expected ResNet or DenseNet"
-        )
-    return _RESNET_STAGES if architecture == "ResNet" else _DENSENET_STAGES
+def _run(backbone: Any, names: tuple[str, ...], x: Tensor) -> Tensor:
+    modules = backbone.features if _architecture(backbone) == "DenseNet" else backbone
+    for name in names:
+        x = getattr(modules, name)(x)
+    return x

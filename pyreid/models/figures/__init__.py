@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pyreid.models.figures import compact_reid, dare, rmnet, safr
+from pyreid.models.figures import compact_reid, dare, rmnet, safr, vehicle
 from pyreid.models.figures.base import FlopsUnit, PaperFigure, PaperResult, ParamsUnit
 
-FIGURES = (*safr.FIGURES, *rmnet.FIGURES, *compact_reid.FIGURES, *dare.FIGURES)
+FIGURES = (*safr.FIGURES, *rmnet.FIGURES, *compact_reid.FIGURES, *dare.FIGURES, *vehicle.FIGURES)
 
 __all__ = ["FIGURES", "FlopsUnit", "PaperFigure", "PaperResult", "ParamsUnit"]
