@@ -18,7 +18,7 @@ FIRST = ("rmnet", "safr_small", "compact_reid_1x")  # one of each family, for wh
 COMPILED: dict[str, dict[str, object]] = {
     "rmnet": {},
     "safr_small": {},
-    "compact_reid_1x": {"repeats1": 1, "repeats2": 1, "repeats3": 1},
+    "compact_reid_1x": {"repeats1": 1, "repeats2": 0, "repeats3": 0},
 }
 
 
@@ -146,10 +146,14 @@ def test_double_precision(warm: ReIDModel) -> None:
 
 def test_one_step_changes_every_parameter_that_learns(warm: ReIDModel) -> None:
     model = copy.deepcopy(warm).train()
-    for module in model.modules():
+    for module in list(model.modules()):
         # With the statistics of the batch, a bias before batch norm would have no effect, and so no gradient.
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
+        # A unit that happens to be 0 for all images has no gradient either, which is no fault of the model.
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(module, name, nn.LeakyReLU(0.1))
     output = model(make_images(model, 4, 48, 32))
     named = output.embeddings | {f"logits {key}": value for key, value in output.logits.items()}
     loss = torch.stack([(value * torch.randn_like(value)).sum() for value in named.values()]).sum()
@@ -187,11 +191,12 @@ def test_autocast_stays_near_full_precision(name: str) -> None:
 def test_compiles_without_graph_breaks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch._dynamo.reset()
     monkeypatch.setattr(rmnet, "STAGES", ((32, 1), (64, 1), (128, 1), (256, 1)))
-    model = create_model(name, num_classes=3, **COMPILED[name])
+    # double: batch norm over a few values magnifies the rounding errors of another order of the same sums
+    model = create_model(name, num_classes=3, **COMPILED[name]).double()
     if name == "rmnet":
         model.set_dropout(0.0)  # type: ignore[operator]
     state = {key: value.clone() for key, value in model.state_dict().items()}
-    images = make_images(model, 2, 32, 32)
+    images = make_images(model, 4, 48, 32, dtype=torch.float64)
 
     expected = model(images)
     torch.cat([x.flatten() for x in expected.logits.values()]).square().sum().backward()
