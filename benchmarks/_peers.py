@@ -147,7 +147,7 @@ def _find(requirement: str, folder: Path, pattern: str, fetch: bool) -> Path:
         if not fetch:
             raise RuntimeError(f"{requirement} is not in the folder of peers; give --fetch-peers or --peers DIR")
         kind = "--only-binary" if pattern.endswith(".whl") else "--no-binary"
-        options = ["--no-deps", kind, ":all:", "--dest", str(folder)]
+        options = ["--no-deps", kind, ":all:", "--dest", str(folder.resolve())]
         _run([sys.executable, "-m", "pip", "download", "--quiet", *options, requirement], folder)
     return next(folder.glob(pattern))
 
