@@ -117,7 +117,8 @@ def test_no_maps() -> None:
 
 
 @pytest.mark.gpu
-def test_deterministic_algorithms_on_cuda() -> None:
+def test_deterministic_algorithms_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     x = torch.randn(2, 3, 20, 8, device="cuda", requires_grad=True)
     centers = (0.5 * torch.randn(2, 4, 2, device="cuda")).requires_grad_()
     expected = sample_regions(x, centers, size=(6, 7), scale=QUARTER)
