@@ -27,7 +27,7 @@ $(VENV)/.torch: $(BIN)/python
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.torch $(NATIVE)
-	$(BIN)/python -m pip install --quiet --editable ".[train,dev,faiss,milvus]"
+	$(BIN)/python -m pip install --quiet --editable ".[train,export,dev,faiss,milvus]"
 	touch $@
 
 demo: install

@@ -14,7 +14,21 @@ from typing import Annotated
 import typer
 
 import pyreid
-from pyreid.cli import bench, check, demo, evaluate, extract, info, models, recipes, rerank, search, synth, train
+from pyreid.cli import (
+    bench,
+    check,
+    demo,
+    evaluate,
+    export,
+    extract,
+    info,
+    models,
+    recipes,
+    rerank,
+    search,
+    synth,
+    train,
+)
 from pyreid.errors import PyreidError
 
 app = typer.Typer(
@@ -30,6 +44,7 @@ app.command("check")(check.check)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("extract")(extract.extract)
+app.command("export")(export.export)
 app.command("search")(search.search)
 app.command("rerank")(rerank.rerank)
 app.command("models")(models.models)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from pyreid.data.transforms import eval_transform
 from pyreid.inference.embedding import Flip, check_batch_size, check_flip, embed, evaluating
+from pyreid.inference.exported import EXPORTED_SUFFIXES, open_exported
 from pyreid.inference.images import ImageItems, as_items, name_of, resolve_input
 
 OnBatch = Callable[[int], None]
@@ -31,28 +34,31 @@ class FeatureExtractor:
     mode and on the device that it was.
 
     Args:
-        model: a name that :func:`pyreid.list_models` gives, or a module that maps images (N, 3, H, W) to embeddings
-            (N, D) in ``eval()``.
+        model: a name that :func:`pyreid.list_models` gives, a module that maps images (N, 3, H, W) to embeddings
+            (N, D) in ``eval()``, or an exported ``.onnx`` or OpenVINO ``.xml`` file, which runs on the CPU.
         weights: a weights file for the model, see :func:`pyreid.models.load_weights`; with a name also ``"timm"``.
             None: a module as it is, and a named model with fresh weights, of which a warning says so.
         device: where to compute. None: where the module is; for a name cuda where there is one, else the CPU.
         batch_size: images per forward pass; no more are decoded at once (and, per worker, two batches ahead).
         size: (height, width) that images are resized to; by default the model's own.
-        mean: of RGB in 0..1, subtracted; by default the model's own, or ImageNet's for a module that has none.
+        mean: of RGB in 0..1, subtracted; by default the model's own, or ImageNet's for a module that has none. Size,
+            mean and std of an exported file are fixed, whether it normalises by itself or not.
         std: of RGB in 0..1, divided by; likewise.
         flip: test-time augmentation: ``"mean"`` adds the embedding of the mirror image and normalises the sum,
             ``"concat"`` concatenates both and normalises, ``"none"`` uses the image as it is.
         workers: processes that decode images; 0 decodes in this one.
 
     Raises:
-        TypeError: ``model`` is neither a name nor a module.
-        ValueError: an unknown name, or an argument out of range.
+        TypeError: ``model`` is neither a name nor a module nor an exported file.
+        ValueError: an unknown name, an argument out of range, or one that an exported file does not take.
+        FileNotFoundError: there is no such exported file.
+        pyreid.errors.ExportError: an exported file that cannot be read, or is not of pyreid.
         pyreid.errors.WeightsError: the weights are not there or do not fit.
     """
 
     def __init__(
         self,
-        model: str | nn.Module,
+        model: str | os.PathLike[str] | nn.Module,
         *,
         weights: Any = None,
         device: torch.device | str | None = None,
@@ -67,12 +73,17 @@ class FeatureExtractor:
         check_flip(flip)
         if workers < 0:
             raise ValueError(f"workers: expected 0 or more, got {workers}")
-        if isinstance(model, str):
+        if isinstance(model, str | os.PathLike) and Path(model).suffix in EXPORTED_SUFFIXES:
+            _check_fixed(weights=weights, size=size, mean=mean, std=std)
+            if device is not None and torch.device(device).type != "cpu":
+                raise ValueError(f"device: got {device}, but an exported file runs on the cpu")
+            self.model: nn.Module = open_exported(model)
+        elif isinstance(model, str):
             from pyreid.models import create_model
 
             if weights is None:
                 warnings.warn(f"model: {model} has fresh weights; pass weights=", stacklevel=2)
-            self.model: nn.Module = create_model(model, weights=weights)
+            self.model = create_model(model, weights=weights)
             device = device if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
         elif isinstance(model, nn.Module):
             self.model = model
@@ -81,7 +92,10 @@ class FeatureExtractor:
 
                 load_weights(model, weights)
         else:
-            raise TypeError(f"model: expected a name or a torch.nn.Module, got {type(model).__name__}")
+            raise TypeError(
+                f"model: expected a name or a torch.nn.Module or an exported {', '.join(EXPORTED_SUFFIXES)} file, got "
+                f"{model if isinstance(model, os.PathLike) else type(model).__name__}"
+            )
         self.device = None if device is None else torch.device(device)
         self.batch_size = batch_size
         self.flip: Flip = flip
@@ -165,3 +179,10 @@ class FeatureExtractor:
                     raise ValueError(f"model: NaN or infinite features for {name_of(items[index], index)}")
                 done += len(features)
                 yield features
+
+
+def _check_fixed(**given: object) -> None:
+    """Raise ``ValueError`` if an option is given that an exported file has fixed."""
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"{name}: got {value}, but an exported file has its own")

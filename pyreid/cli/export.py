@@ -1,0 +1,154 @@
+"""``pyreid export``: a model as one file for deployment, compared with PyTorch before it is put in place."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pyreid.inference import ImageInput
+
+
+class Format(str, Enum):
+    onnx = "onnx"
+    openvino = "openvino"
+
+
+SUFFIXES = {Format.onnx: ".onnx", Format.openvino: ".xml"}
+
+
+def export(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|CHECKPOINT",
+            help="A model of 'pyreid models', the folder of a run, or a checkpoint in such a folder.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .onnx, or .xml for OpenVINO.")],
+    format: Annotated[Format, typer.Option(help="What to write.")] = Format.onnx,
+    weights: Annotated[
+        str | None, typer.Option(help="Weights file of a named model; 'timm' for ImageNet's, 'none' for fresh ones.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH of the images. (Default: the run's, or the model's.)")
+    ] = None,
+    fold: Annotated[bool, typer.Option("--fold", help="Fold batch norms before the export.")] = False,
+    preprocessing: Annotated[
+        bool, typer.Option("--preprocessing", help="Take uint8 RGB images, and normalise inside the file.")
+    ] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Quantise to int8, calibrated on --images.")] = False,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(help="Folder, pattern or list of images to compare and calibrate with; by default drawn ones."),
+    ] = None,
+    min_similarity: Annotated[
+        float, typer.Option(min=-1, max=1, help="Least cosine similarity of int8 to float32; below it is an error.")
+    ] = 0.98,
+    batch: Annotated[bool, typer.Option("--batch/--single", help="Take any number of images, or one.")] = True,
+) -> None:
+    """Export a model to ONNX or OpenVINO, and compare its embeddings of images with PyTorch's.
+
+    A file that gives other embeddings is not written. The file holds the model's name, image size and normalisation,
+    and pyreid.FeatureExtractor takes it in place of a model.
+
+    Example: pyreid export runs/small --format onnx --preprocessing --out small.onnx
+    """
+    if out.suffix != SUFFIXES[format]:
+        raise typer.BadParameter(
+            f"--out: expected a file that ends in {SUFFIXES[format]} for {format.value}, got {out}"
+        )
+    input_size = _parse_size(size)
+    from pyreid.inference import read_paths
+
+    paths = read_paths(images) if images else None
+    network, name, look = _open_model(model, weights)
+    options: dict[str, Any] = {
+        "name": name,
+        "input_size": input_size or look.size,
+        "mean": look.mean,
+        "std": look.std,
+        "fold": fold,
+        "preprocessing": preprocessing,
+        "dynamic_batch": batch,
+    }
+    if int8:
+        _write_int8(network, out, options, paths, min_similarity)
+    else:
+        _write_float(network, out, options, paths)
+
+
+def _write_float(network: nn.Module, out: Path, options: dict[str, Any], paths: list[Path] | None) -> None:
+    from pyreid.inference import export_onnx, export_openvino
+
+    write = export_onnx if out.suffix == ".onnx" else export_openvino
+    report = write(network, out, images=paths, **options)
+    height, width = report.info.input_size
+    print(
+        f"{out}: {report.info.model}, {height}x{width}, embedding {report.info.embedding_dim}, "
+        f"{report.size_bytes / 1e6:.1f} MB; cosine similarity to PyTorch at least {report.parity.cosine:.6f} on "
+        f"{report.parity.images} images"
+    )
+
+
+def _write_int8(
+    network: nn.Module, out: Path, options: dict[str, Any], paths: list[Path] | None, min_similarity: float
+) -> None:
+    from tempfile import TemporaryDirectory
+
+    from pyreid.inference import export_onnx, quantize
+
+    with TemporaryDirectory(prefix="pyreid-") as folder:
+        source = Path(folder) / "float32.onnx"
+        export_onnx(network, source, images=paths[:8] if paths else None, **options)
+        report = quantize(source, out, calibration_images=paths, min_similarity=min_similarity)
+    print(
+        f"{out}: int8, {report.size_bytes / 1e6:.1f} MB instead of {report.float_size_bytes / 1e6:.1f} MB; cosine "
+        f"similarity to float32 at least {report.parity.cosine:.4f}, {report.parity.mean_cosine:.4f} on average, on "
+        f"{report.parity.images} images that did not calibrate it"
+    )
+
+
+def _parse_size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if match is None:
+        raise typer.BadParameter(f"--size: expected HEIGHTxWIDTH such as 256x128, got {text}")
+    return int(match[1]), int(match[2])
+
+
+def _open_model(name: str, weights: str | None) -> tuple[nn.Module, str, ImageInput]:
+    """The model with its weights, its name, and what its images look like."""
+    from pyreid.errors import WeightsError
+    from pyreid.inference.images import resolve_input
+    from pyreid.models import create_model, model_entry
+
+    path = Path(name)
+    recipe = path / "recipe.yaml" if path.is_dir() else path.parent.parent / "recipe.yaml"
+    if not path.exists():
+        model_entry(name)  # an unknown name is the better news than missing weights
+        if weights is None:
+            raise WeightsError(f"weights: model {name} needs --weights FILE; 'none' exports it untrained")
+        network = create_model(name, weights=None if weights == "none" else weights)
+        return network, name, resolve_input(network)
+    if not recipe.is_file():
+        kind = "the folder of a run" if path.is_dir() else "a checkpoint in RUN/checkpoints"
+        raise FileNotFoundError(f"model: {name}: expected {kind}, but there is no {recipe}")
+    if weights is not None and path.is_file():
+        raise ValueError(f"weights: {name} has its own; give the folder of the run with --weights")
+
+    from pyreid.training import load_recipe
+    from pyreid.training.datamodule import image_input
+    from pyreid.training.run_folder import RunFolder
+
+    loaded = load_recipe(str(recipe), [])
+    found = weights or (path if path.is_file() else RunFolder(path).best_checkpoint)
+    network = create_model(loaded.model.name, weights=found, **loaded.model.overrides)
+    return network, loaded.model.name, image_input(network, loaded.data)
