@@ -13,6 +13,9 @@ from rich.table import Table
 if TYPE_CHECKING:
     from pyreid.models import PaperFigure, PaperRow
 
+# Columns that are more than any table here needs.
+NATURAL_WIDTH = 400
+
 
 def models(
     pattern: Annotated[
@@ -38,11 +41,16 @@ def models(
         model_entry(pattern)  # raises, with close names
     console = Console()
     if paper:
-        console.print(_paper_table([row for name in names for row in paper_table(name)]))
+        _print_whole(_paper_table([row for name in names for row in paper_table(name)]))
     elif names == [pattern]:
         _print_card(console, pattern)
     else:
-        console.print(_list_table(names))
+        _print_whole(_list_table(names))
+
+
+def _print_whole(table: Table) -> None:
+    """Print a table as wide as it is: names and figures are to be read, also where the terminal is narrow."""
+    Console(width=NATURAL_WIDTH).print(table)
 
 
 def _list_table(names: list[str]) -> Table:
@@ -122,7 +130,8 @@ def _print_figure(console: Console, figure: PaperFigure) -> None:
     """What the paper says: sizes, accuracies, the recipe that trains the row and what stays open."""
     console.print(f"{figure.source}, {figure.row}: {_printed(figure)}", highlight=False, soft_wrap=True)
     for result in figure.results:
-        console.print(f"  {result.dataset}: mAP {result.map}, rank-1 {result.rank1}", highlight=False, soft_wrap=True)
+        scores = f"rank-1 {result.rank1}" if result.map is None else f"mAP {result.map}, rank-1 {result.rank1}"
+        console.print(f"  {result.dataset}: {scores}", highlight=False, soft_wrap=True)
     if figure.recipe:
         console.print(f"  recipe {figure.recipe}", highlight=False, soft_wrap=True)
     if figure.open_question:

@@ -84,8 +84,8 @@ class SAFRMicro(NeckedModel):
     """SAFR on ShuffleNetV2+ Small (SAFR, Sect. 4.3).
 
     The average of the last feature map is ``"features"`` (N, 1280); the neck makes it the ``"embedding"`` (N, 1280).
-    ``backbone`` is the trunk of ``shufflenet_v2_plus_small`` with its parameter names; what SAFR adds lies beside it, so
-    that ``load_weights(model.backbone, path)`` takes the weights of such a trunk as they are.
+    ``backbone`` is the trunk of ``shufflenet_v2_plus_small`` with its parameter names; what SAFR adds lies beside it.
+    So ``load_weights(model.backbone, path)`` takes the weights of such a trunk as they are.
     """
 
     config: SAFRMicroConfig

@@ -34,7 +34,7 @@ def test_lists_every_model_with_its_figures() -> None:
 
 def test_a_pattern_selects() -> None:
     table = rows(run("safr_[sm]*"))
-    assert {name for name in list_models() if name in table} == {"safr_medium", "safr_small"}
+    assert {name for name in list_models() if name in table} == {"safr_medium", "safr_micro", "safr_small"}
 
 
 def test_card_of_one_model() -> None:
@@ -45,6 +45,13 @@ def test_card_of_one_model() -> None:
     table = rows(output)
     assert table["mask"] == ["mask", "'ste'", "ste,", "soft,", "static_ste,", "static_soft"]
     assert table["preset"] == ["preset", "'paper'", "paper,", "author"]
+
+
+def test_card_of_a_row_without_map_and_of_an_open_one() -> None:
+    assert "SAFR, Tables 1 and 2, safr_large: 30M, 4.5G at 224x224\n" in (output := run("safr_large"))
+    assert "  VRIC: rank-1 79.1\n  VeRi-Wild: mAP 77.9, rank-1 92.1\n  VehicleID: rank-1 75.4\n" in output
+    assert "  open: Table 2 prints 0.13 G" in run("safr_micro")
+    assert "  recipe safr/veri776_small\n" in run("safr_small")
 
 
 def test_paper_table() -> None:
@@ -61,7 +68,9 @@ def test_paper_table() -> None:
 def test_unknown_names() -> None:
     with pytest.raises(ValueError, match="model: unknown name 'safr_smal'; did you mean safr_small"):
         models("safr_smal")
-    with pytest.raises(ValueError, match=r"pattern: 'zz\*' matches no model; expected any of rmnet, safr_baseline"):
+    with pytest.raises(
+        ValueError, match=r"pattern: 'zz\*' matches no model; expected any of compact_reid_1x, .*rmnet, "
+    ):
         models("zz*")
 
 

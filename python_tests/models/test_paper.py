@@ -11,6 +11,7 @@ EXPECTED = {
     "safr_large": (28.815e6, 4.211e9),
     "safr_medium": (21.289e6, 3.681e9),
     "safr_small": (11.181e6, 1.832e9),
+    "safr_micro": (1.404e6, 0.162325e9),
     "rmnet light": (0.8107e6, 0.1158e9),
     "rmnet strong": (0.8107e6, 0.554e9),
     "hacnn": (2.929e6, 0.544e9),
@@ -60,7 +61,13 @@ def test_differences_are_relative_to_the_paper() -> None:
 
 @pytest.mark.parametrize(
     ("name", "params", "macs"),
-    [("safr_large", 24.774e6, 8.711e9), ("safr_medium", 21.434e6, 4.819e9), ("safr_small", 11.326e6, 2.970e9)],
+    [
+        ("safr_large", 24.774e6, 8.711e9),
+        ("safr_medium", 21.434e6, 4.819e9),
+        ("safr_small", 11.326e6, 2.970e9),
+        # the authors have no unit that the paper adds (1674 parameters, 4.6 M multiply-accumulates)
+        ("safr_micro", 1.4295e6, 0.2831e9),
+    ],
 )
 def test_author_preset(name: str, params: float, macs: float) -> None:
     """Full convolutions, in the first block only: the sizes of the released code's networks."""
@@ -68,6 +75,39 @@ def test_author_preset(name: str, params: float, macs: float) -> None:
         result = complexity(create_model(name, preset="author"), (224, 224))
     assert result.params == pytest.approx(params, rel=1e-3)
     assert result.macs == pytest.approx(macs, rel=1e-3)
+
+
+@pytest.mark.parametrize(("ratio", "params"), [(16, 26.300e6), (8, 28.815e6), (4, 33.845e6)])
+def test_the_ratio_that_meets_safr_large(ratio: int, params: float) -> None:
+    """DBAM in all 16 blocks: the paper's 30 M lie nearest to ratio 8."""
+    with torch.device("meta"):
+        result = complexity(create_model("safr_large", ratio=ratio), (224, 224))
+    assert result.params == pytest.approx(params, rel=1e-4)
+
+
+@pytest.mark.parametrize(("where", "blocks"), [("none", 0), ("first", 1), ("stage_first", 4), ("all", 16)])
+def test_the_places_of_dbam_in_safr_large(where: str, blocks: int) -> None:
+    with torch.device("meta"):
+        model = create_model("safr_large", where=where)
+    # each adds two depthwise 3x3 filters and an MLP of ratio 8
+    widths = {0: [], 1: [256], 4: [256, 512, 1024, 2048], 16: [256] * 3 + [512] * 4 + [1024] * 6 + [2048] * 3}[blocks]
+    expected = sum(2 * 9 * width + 2 * width * (width // 8) for width in widths)
+    assert sum(p.numel() for name, p in model.named_parameters() if name.startswith("dbam.")) == expected
+
+
+def test_what_is_reported_without_map_and_what_stays_open() -> None:
+    figures = {figure.row: figure for figure in paper_figures()}
+    large = {result.dataset: (result.map, result.rank1) for result in figures["safr_large"].results}
+    assert large == {
+        "VeRi-776": (81.34, 96.93),
+        "VRIC": (None, 79.1),
+        "VeRi-Wild": (77.9, 92.1),
+        "VehicleID": (None, 75.4),
+    }
+    micro = figures["safr_micro"]
+    assert "0.18 G" in micro.open_question
+    (row,) = paper_table("safr_micro")
+    assert 0.13e9 <= row.cost <= 0.18e9
 
 
 def test_with_the_classifier_of_veri_776() -> None:

@@ -11,10 +11,10 @@ FlopsUnit = Literal["macs", "flops"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PaperResult:
-    """Accuracy that a paper reports: mean average precision and rank-1, both in percent."""
+    """Accuracy that a paper reports: mean average precision, None where it reports none, and rank-1, in percent."""
 
     dataset: str
-    map: float
+    map: float | None
     rank1: float
 
 
