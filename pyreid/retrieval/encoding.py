@@ -16,6 +16,16 @@ Compat = Literal["official", "torchreid", "fastreid"]
 
 
 @dataclass(frozen=True, slots=True)
+class Parameters:
+    """Of the method; :class:`pyreid.KReciprocal` checks and documents them."""
+
+    k1: int
+    k2: int
+    lambda_value: float
+    compat: Compat
+
+
+@dataclass(frozen=True, slots=True)
 class Encoding:
     """The encodings of all items.
 

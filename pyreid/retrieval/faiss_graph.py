@@ -3,60 +3,47 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from pyreid.errors import require
-from pyreid.ops._checks import Metric
 from pyreid.ops.distance_tiles import inner_product_tiles
 from pyreid.ops.k_reciprocal import pair_distances
 from pyreid.ops.nearest_neighbors import nearest_neighbors
 from pyreid.ops.set_neighbors import SetNeighbors
-from pyreid.retrieval.graph import check_neighbors
-from pyreid.retrieval.k_reciprocal import _JointFeatures
-
-if TYPE_CHECKING:
-    from pyreid.retrieval.graph import NeighborGraph
+from pyreid.retrieval.joint_features import JointFeatures
 
 _ROWS_AT_A_TIME = 16384
 _LANDMARKS = 512  # of either kind, see `_farthest`
 _POINTS_PER_CENTROID = 64  # for k-means; faiss's own 256 make a better index hardly, and training four times as long
 
 
-def build(
-    query: Any,
-    gallery: Any,
-    k: int,
-    *,
-    index: str,
-    parameters: str | None,
-    metric: Metric,
-    sample: int,
-    seed: int,
-    make: type[NeighborGraph],
-) -> NeighborGraph:
-    """See :meth:`pyreid.retrieval.NeighborGraph.faiss`."""
-    require("faiss", extra="faiss")
-    for name, value, least in (("sample", sample, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
-        if value < least:
-            raise ValueError(f"{name}: expected at least {least}, got {value}")
-    features = _JointFeatures.of(query, gallery, metric, None)
+@dataclass(frozen=True, slots=True)
+class FaissLists:
+    """Approximate lists and what is known about them; the attributes are those of a ``NeighborGraph``."""
+
+    indices: Tensor
+    distances: Tensor
+    farthest: Tensor
+    source: str
+    recall: float
+    farthest_ratio: float
+    sampled_rows: int
+
+
+def faiss_lists(
+    features: JointFeatures, k: int, *, index: str, parameters: str | None, sample: int, seed: int
+) -> FaissLists:
+    """See :meth:`pyreid.retrieval.NeighborGraph.faiss`; ``k``, ``sample`` and ``seed`` are checked."""
     x = features.x
-    length = check_neighbors(k, len(x))
-    proposals, source = _proposals(x, length, index, parameters)
+    proposals, source = _proposals(x, k, index, parameters)
     indices, distances = _lists(x, proposals)
-    generator = torch.Generator().manual_seed(int(seed))
-    rows = torch.randperm(len(x), generator=generator)[: int(sample)].sort().values
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randperm(len(x), generator=generator)[:sample].sort().values
     farthest = _farthest(x, generator)
     recall, ratio = _measure(x, features.norms, rows, indices, distances, farthest)
-    return make(
-        indices, distances, features.num_query, metric, farthest, "sampled", source, recall, ratio, len(rows), int(seed)
-    )
+    return FaissLists(indices, distances, farthest, source, recall, ratio, len(rows))
 
 
 def _proposals(x: Tensor, k: int, name: str, parameters: str | None) -> tuple[Tensor, str]:

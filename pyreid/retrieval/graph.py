@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyreid.errors import require
 from pyreid.ops._checks import Metric
 from pyreid.ops.k_reciprocal import pair_distances
 from pyreid.ops.set_neighbors import set_neighbors
-from pyreid.retrieval.k_reciprocal import _farthest_distances, _JointFeatures
+from pyreid.retrieval.faiss_graph import faiss_lists
+from pyreid.retrieval.joint_features import JointFeatures
 
 _log = logging.getLogger(__name__)
 _CHECKED_ROWS = 64  # of a graph, against the features that it is used with
@@ -105,7 +107,7 @@ class NeighborGraph:
         Raises:
             TypeError, ValueError: as :func:`pyreid.k_reciprocal`, and for a ``k`` out of range.
         """
-        features = _JointFeatures.of(query, gallery, metric, None)
+        features = JointFeatures.of(query, gallery, metric, None)
         length = check_neighbors(k, len(features.x))
         lists = set_neighbors(features.x, features.norms, length, num_query=features.num_query)
         return cls(
@@ -113,7 +115,7 @@ class NeighborGraph:
             list_distances(features.x, lists.indices),
             features.num_query,
             metric,
-            _farthest_distances(features.x, lists),
+            features.farthest_distances(lists),
         )
 
     @classmethod
@@ -160,10 +162,27 @@ class NeighborGraph:
             TypeError, ValueError: as for :meth:`exact`; if faiss knows no such index or parameters, or ``sample`` is
                 less than 1.
         """
-        from pyreid.retrieval.faiss_graph import build
-
-        graph = build(
-            query, gallery, k, index=index, parameters=parameters, metric=metric, sample=sample, seed=seed, make=cls
+        require("faiss", extra="faiss")
+        for name, value, least in (("sample", sample, 1), ("seed", seed, 0)):
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
+            if value < least:
+                raise ValueError(f"{name}: expected at least {least}, got {value}")
+        features = JointFeatures.of(query, gallery, metric, None)
+        length = check_neighbors(k, len(features.x))
+        lists = faiss_lists(features, length, index=index, parameters=parameters, sample=int(sample), seed=int(seed))
+        graph = cls(
+            lists.indices,
+            lists.distances,
+            features.num_query,
+            metric,
+            lists.farthest,
+            "sampled",
+            lists.source,
+            lists.recall,
+            lists.farthest_ratio,
+            lists.sampled_rows,
+            int(seed),
         )
         _log.info("%s", graph)
         return graph

@@ -11,24 +11,26 @@ from torch import Tensor
 
 from pyreid.ops.k_reciprocal import pair_distances
 from pyreid.ops.nearest_neighbors import nearest_neighbors
+from pyreid.retrieval.encoded_set import EncodedSet
+from pyreid.retrieval.encoding import Parameters
 from pyreid.retrieval.graph import NeighborGraph
-from pyreid.retrieval.k_reciprocal import KReciprocal, _Graph, _JointFeatures
+from pyreid.retrieval.joint_features import JointFeatures
 
 _log = logging.getLogger(__name__)
 _PAIRS_AT_A_TIME = 2**22  # of queries and gallery items that share a column, counted once for each column
 
 
 def nearest_by_graph(
-    features: _JointFeatures, method: KReciprocal, graph: NeighborGraph, topk: int
+    features: JointFeatures, parameters: Parameters, graph: NeighborGraph, topk: int
 ) -> tuple[Tensor, Tensor]:
     """(Q, topk) distances, ascending, and int64 gallery indices; see :func:`pyreid.k_reciprocal`.
 
     Some queries, with no more than ``_PAIRS_AT_A_TIME`` pairs or a single one, are ranked at a time.
     """
-    ranked = _Graph.of(features, method)
+    encoded = EncodedSet.of(features, parameters, graph)
     distances = features.x.new_empty((features.num_query, topk))
     indices = torch.empty((features.num_query, topk), dtype=torch.int64)
-    search = _Search(features, ranked, graph, topk)
+    search = _Search(features, encoded, graph, topk)
     undecided = []
     for queries in search.blocks(torch.arange(features.num_query), graph.k):
         lists = graph.indices[queries].long() - features.num_query
@@ -45,12 +47,12 @@ def nearest_by_graph(
 class _Search:
     """Ranks, for some queries, the gallery items that share a column with them and others that are named."""
 
-    def __init__(self, features: _JointFeatures, ranked: _Graph, graph: NeighborGraph, topk: int) -> None:
+    def __init__(self, features: JointFeatures, encoded: EncodedSet, graph: NeighborGraph, topk: int) -> None:
         self._x, self._num_query, self._num_gallery = features.x, features.num_query, features.num_gallery
-        self._ranked, self._graph, self._topk = ranked, graph, topk
-        self._starts = ranked.encoding.rows.starts
-        columns = ranked.encoding.rows.columns[: int(self._starts[self._num_query])].long()
-        self._sizes = ranked.encoding.gallery.starts.diff()[columns]  # gallery items for each entry of a query
+        self._encoded, self._graph, self._topk = encoded, graph, topk
+        self._starts = encoded.encoding.rows.starts
+        columns = encoded.encoding.rows.columns[: int(self._starts[self._num_query])].long()
+        self._sizes = encoded.encoding.gallery.starts.diff()[columns]  # gallery items for each entry of a query
         self._pairs = torch.cat([self._sizes.new_zeros(1), self._sizes.cumsum(0)])
 
     def blocks(self, queries: Tensor, others: int) -> Iterator[Tensor]:
@@ -65,7 +67,7 @@ class _Search:
 
     def first_without_overlap(self, queries: Tensor) -> Tensor:
         """(R, topk) gallery items: the best of those with m = 0 are among them, or are preceded by topk of them."""
-        if self._ranked.method.lambda_value == 0:  # they tie, and the indices decide
+        if self._encoded.parameters.lambda_value == 0:  # they tie, and the indices decide
             return torch.arange(self._topk).expand(len(queries), -1)
         return nearest_neighbors(self._x[queries], self._x[self._num_query :], self._topk, metric="sqeuclidean")[1]
 
@@ -92,7 +94,7 @@ class _Search:
 
     def _candidates(self, queries: Tensor, named: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pairs of a place in ``queries`` and a gallery item, ascending, and their m."""
-        rows_of, gallery = self._ranked.encoding.rows, self._ranked.encoding.gallery
+        rows_of, gallery = self._encoded.encoding.rows, self._encoded.encoding.gallery
         lengths = self._starts[queries + 1] - self._starts[queries]
         entries = _ranges(self._starts[queries], lengths)
         sizes = self._sizes[entries]
@@ -108,19 +110,19 @@ class _Search:
         return unique // self._num_gallery, unique % self._num_gallery, overlap
 
     def _blend(self, overlap: Tensor, squared: Tensor, queries: Tensor) -> Tensor:
-        method, divisors = self._ranked.method, self._ranked.divisors
-        weight = float(method.lambda_value)
+        parameters, divisors = self._encoded.parameters, self._encoded.divisors
+        weight = parameters.lambda_value
         jaccard = 1 - overlap / (2 - overlap)
-        if method.compat == "fastreid":
+        if parameters.compat == "fastreid":
             jaccard.clamp_(min=0)
         d = squared / torch.where(divisors > 0, divisors, 1)[queries]
-        return (1 - weight) * jaccard + weight * (d.square() if method.compat == "torchreid" else d)
+        return (1 - weight) * jaccard + weight * (d.square() if parameters.compat == "torchreid" else d)
 
     def _decided(self, queries: Tensor, last: Tensor) -> Tensor:
         """Whether no item without a shared column, beyond the query's list, can be as near as the last one found."""
         if self._graph.k == len(self._x):
             return torch.ones(len(queries), dtype=torch.bool)
-        if not self._graph.is_exact and self._ranked.method.lambda_value > 0:
+        if not self._graph.is_exact and self._encoded.parameters.lambda_value > 0:
             return torch.ones(len(queries), dtype=torch.bool)  # what is beyond the list is unknown in any case
         beyond = self._graph.distances[queries, -1].to(last.dtype)
         return last < self._blend(torch.zeros_like(beyond), beyond, queries)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyreid.ops._checks import Metric, check_choice, computing_dtype
-from pyreid.ops.features import as_features, checked_squared_norms, choose_device
-from pyreid.ops.k_reciprocal import pair_distances, re_rank_strip
+from pyreid.ops._checks import Metric
 from pyreid.ops.nearest_neighbors import MOST_NEIGHBORS_ON_CUDA
-from pyreid.ops.set_neighbors import SetNeighbors, query_strips, set_neighbors
-from pyreid.retrieval.encoding import Compat, Encoding, check_parameters, encode, list_length
-
-if TYPE_CHECKING:
-    from pyreid.retrieval.graph import NeighborGraph
+from pyreid.ops.set_neighbors import SetNeighbors, query_strips
+from pyreid.retrieval.encoded_set import EncodedSet
+from pyreid.retrieval.encoding import Compat, Parameters, check_parameters
+from pyreid.retrieval.graph import NeighborGraph
+from pyreid.retrieval.graph_re_ranking import nearest_by_graph
+from pyreid.retrieval.joint_features import JointFeatures
 
 # On the CPU items are inserted into lists one by one, which for long lists costs more than to sort all; on CUDA a list
 # lies in shared memory.
@@ -50,11 +49,13 @@ class KReciprocal:
 
     def __post_init__(self) -> None:
         check_parameters(self.k1, self.k2, self.lambda_value, self.compat)
-        if self.graph is not None:
-            from pyreid.retrieval.graph import NeighborGraph  # which imports this module
+        if self.graph is not None and not isinstance(self.graph, NeighborGraph):
+            raise TypeError(f"graph: expected a NeighborGraph or None, got {type(self.graph).__name__}")
 
-            if not isinstance(self.graph, NeighborGraph):
-                raise TypeError(f"graph: expected a NeighborGraph or None, got {type(self.graph).__name__}")
+    @property
+    def parameters(self) -> Parameters:
+        """All but the graph."""
+        return Parameters(self.k1, self.k2, float(self.lambda_value), self.compat)
 
     def settings(self) -> dict[str, Any]:
         """The parameters by name, for the settings of a result."""
@@ -87,7 +88,7 @@ class KReciprocal:
         Raises:
             TypeError, ValueError: as :func:`k_reciprocal`.
         """
-        return _strips(_JointFeatures.of(query, gallery, metric, device), self)
+        return _strips(JointFeatures.of(query, gallery, metric, device), self)
 
 
 @overload
@@ -212,7 +213,7 @@ def k_reciprocal(
             the graph is not one of these features, too short, or given together with a CUDA device.
     """
     method = KReciprocal(k1, k2, lambda_value, compat, graph)
-    features = _JointFeatures.of(query, gallery, metric, device)
+    features = JointFeatures.of(query, gallery, metric, device)
     if topk is None:
         dense = _dense(features, method).cpu()
         return dense if return_torch else dense.numpy()
@@ -227,143 +228,15 @@ def k_reciprocal(
         )
         distances, indices = (t.cpu() for t in found)
     else:
-        from pyreid.retrieval.graph_re_ranking import nearest_by_graph
-
-        distances, indices = nearest_by_graph(features, method, graph, int(topk))
+        distances, indices = nearest_by_graph(features, method.parameters, graph, int(topk))
     return (distances, indices) if return_torch else (distances.numpy(), indices.numpy())
 
 
-@dataclass(frozen=True, slots=True)
-class _JointFeatures:
-    """Queries and gallery below one another, in the type of the computation.
-
-    Attributes:
-        x: (Q + G, D) contiguous.
-        norms: (Q + G,) squared norms.
-        num_query: Q.
-        cosine: whether the rows were normalised.
-    """
-
-    x: Tensor
-    norms: Tensor
-    num_query: int
-    cosine: bool
-
-    @property
-    def num_gallery(self) -> int:
-        return len(self.x) - self.num_query
-
-    @classmethod
-    def of(cls, query: Any, gallery: Any, metric: Metric, device: torch.device | str | None) -> _JointFeatures:
-        check_choice("metric", metric, Metric)
-        q = as_features("query", query, may_be_empty=True)
-        g = as_features("gallery", gallery, may_be_empty=True)
-        if q.shape[1] != g.shape[1]:
-            raise ValueError(f"gallery: expected {q.shape[1]} columns to match query, got shape {tuple(g.shape)}")
-        chosen, dtype = choose_device(q, g, device), computing_dtype(q, g)
-        sides = (("query", q), ("gallery", g))
-        norms = [checked_squared_norms(name, f, device=chosen, dtype=dtype) for name, f in sides]
-        x = torch.empty(len(q) + len(g), q.shape[1], dtype=dtype, device=chosen)
-        x[: len(q)], x[len(q) :] = q, g
-        joint = torch.cat(norms)
-        if metric == "cosine":
-            x *= torch.where(joint > 0, joint.rsqrt(), 0)[:, None]
-            joint = checked_squared_norms("query and gallery", x, device=chosen, dtype=dtype)
-        return cls(x, joint, len(q), metric == "cosine")
-
-
-@dataclass(frozen=True, slots=True)
-class _Graph:
-    """All that re-ranks strips of inner products: encodings, and how products become distances.
-
-    Attributes:
-        encoding: of all items.
-        offset: (G,) half the squared norms of the gallery.
-        query_norms: (Q,) squared norms.
-        limits: (Q,) the largest squared distance of each query.
-        divisors: (Q,) what squared distances are divided by.
-        method: the parameters.
-    """
-
-    encoding: Encoding
-    offset: Tensor
-    query_norms: Tensor
-    limits: Tensor
-    divisors: Tensor
-    method: KReciprocal
-
-    @classmethod
-    def of(cls, features: _JointFeatures, method: KReciprocal, query_products: Tensor | None = None) -> _Graph:
-        x, norms, num_query = features.x, features.norms, features.num_query
-        length = list_length(method.k1, method.k2, len(x), method.compat)
-        if method.graph is not None:
-            neighbors, largest, limits = _given_neighbors(features, method.graph, length)
-            if query_products is not None:
-                for rows, products in query_strips(x, num_query):
-                    query_products[rows] = products[:, num_query:]
-        else:
-            if x.is_cuda and length > MOST_NEIGHBORS_ON_CUDA:
-                name, k = max(("k1", method.k1), ("k2", method.k2), key=lambda parameter: parameter[1])
-                raise ValueError(
-                    f"{name}: expected lists of at most {MOST_NEIGHBORS_ON_CUDA} neighbors on CUDA, got {length} with "
-                    f"{name} = {k}; pass device='cpu'"
-                )
-            lists = set_neighbors(x, norms, length, num_query=num_query, query_products=query_products)
-            neighbors, largest, limits = lists.indices, _farthest_distances(x, lists), None
-
-        def distances(starts: Tensor, columns: Tensor) -> Tensor:
-            squared = pair_distances(x, starts, columns)
-            if method.compat == "fastreid":
-                return squared
-            squared /= torch.where(largest > 0, largest, 1).repeat_interleave(starts.diff())
-            return squared.square_() if method.compat == "torchreid" else squared
-
-        encoding = encode(neighbors, num_query, method.k1, method.k2, distances)
-        divisors = largest[:num_query]
-        limits = divisors if limits is None else limits
-        if method.compat == "fastreid":
-            divisors = torch.full_like(limits, 2 if features.cosine else 1)
-        return cls(encoding, norms[num_query:] / 2, norms[:num_query], limits, divisors, method)
-
-    def re_rank(self, values: Tensor, rows: slice) -> None:
-        """Turn the (R, G) inner products of the queries ``rows`` into re-ranked distances, in place."""
-        re_rank_strip(
-            values,
-            self.encoding.queries(rows),
-            self.encoding.gallery,
-            lambda_value=float(self.method.lambda_value),
-            offset=self.offset,
-            query_norms=self.query_norms[rows],
-            limits=self.limits[rows],
-            divisors=self.divisors[rows],
-            squared=self.method.compat == "torchreid",
-            clip=self.method.compat == "fastreid",
-        )
-
-
-def _farthest_distances(x: Tensor, lists: SetNeighbors) -> Tensor:
-    """(N,) the largest squared distance of each item: exactly 0 if all items are equal."""
-    return pair_distances(x, torch.arange(len(x) + 1, device=x.device), lists.farthest.int())
-
-
-def _given_neighbors(features: _JointFeatures, graph: NeighborGraph, length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Lists of ``length`` items, the farthest distances, and what distances of queries are clamped to."""
-    if features.x.is_cuda:
-        raise ValueError(
-            f"graph: re-ranking from a graph runs on the CPU, got '{features.x.device}'; pass device='cpu'"
-        )
-    graph.check(features.x, features.num_query, features.cosine, length)
-    largest = graph.farthest.to(features.x.dtype)
-    limits = largest[: features.num_query]
-    # An estimate is not above the maximum: items beyond it must not tie.
-    limits = limits if graph.farthest_kind == "exact" else torch.full_like(limits, torch.inf)
-    return graph.indices[:, :length].contiguous(), largest, limits
-
-
-def _dense(features: _JointFeatures, method: KReciprocal) -> Tensor:
+def _dense(features: JointFeatures, method: KReciprocal) -> Tensor:
     out = features.x.new_empty((features.num_query, features.num_gallery))
     if out.numel():
-        _Graph.of(features, method, query_products=out).re_rank(out, slice(0, features.num_query))
+        encoded = EncodedSet.of(features, method.parameters, method.graph, query_products=out)
+        encoded.re_rank(out, slice(0, features.num_query))
     return out
 
 
@@ -386,11 +259,11 @@ def nearest_in_strips(
     return lists.values, lists.indices.long()
 
 
-def _strips(features: _JointFeatures, method: KReciprocal) -> Iterator[tuple[slice, Tensor]]:
+def _strips(features: JointFeatures, method: KReciprocal) -> Iterator[tuple[slice, Tensor]]:
     if features.num_query == 0 or features.num_gallery == 0:
         return
-    graph = _Graph.of(features, method)
+    encoded = EncodedSet.of(features, method.parameters, method.graph)
     for rows, products in query_strips(features.x, features.num_query):
         values = products[:, features.num_query :]
-        graph.re_rank(values, rows)
+        encoded.re_rank(values, rows)
         yield rows, values
