@@ -18,7 +18,8 @@ from pyreid.data import (
 )
 from pyreid.inference.images import ImageInput
 from pyreid.models.base import ReIDModel
-from pyreid.training.recipe import DataSettings, ErasingSettings, Recipe
+from pyreid.training.recipe import Recipe
+from pyreid.training.settings.data import DataSettings, ErasingSettings
 
 
 def image_input(model: ReIDModel, data: DataSettings | None = None) -> ImageInput:

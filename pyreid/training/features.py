@@ -18,7 +18,7 @@ from pyreid.inference.extractor import FeatureExtractor
 from pyreid.inference.images import ImageInput
 from pyreid.models.base import ReIDModel
 from pyreid.training.datamodule import image_input
-from pyreid.training.recipe import EvaluationSettings
+from pyreid.training.settings.trainer import EvaluationSettings
 
 if TYPE_CHECKING:
     from pyreid.evaluation import EvaluationResult

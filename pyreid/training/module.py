@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from pyreid.training.recipe import OptimizerSettings, Recipe, SGDSettings
+from pyreid.training.recipe import Recipe
 from pyreid.training.schedules import make_schedule
+from pyreid.training.settings.optimizer import OptimizerSettings, SGDSettings
 
 if TYPE_CHECKING:
     from pyreid.data import Sample

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pyreid.errors import RecipeError
-from pyreid.training.recipe import BatchHardTripletSettings, CrossEntropySettings, LossSettings
 from pyreid.training.recipe_errors import suggest
+from pyreid.training.settings.losses import BatchHardTripletSettings, CrossEntropySettings, LossSettings
 
 if TYPE_CHECKING:
     from pyreid.models import ModelOutput

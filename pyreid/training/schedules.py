@@ -10,7 +10,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
-from pyreid.training.recipe import CosineDecay, MultiStepDecay, ScheduleSettings, StepDecay
+from pyreid.training.settings.schedule import CosineDecay, MultiStepDecay, ScheduleSettings, StepDecay
 
 
 def linear_warmup(epoch: float, *, epochs: int, start: float) -> float:

@@ -9,7 +9,7 @@ from pyreid.errors import RecipeError
 from pyreid.losses import BatchHardTripletLoss, BatchSoftTripletLoss, LabelSmoothingCrossEntropy
 from pyreid.models import ModelOutput
 from pyreid.training.objectives import Objective, check_names, pick, term_names
-from pyreid.training.recipe import (
+from pyreid.training.settings.losses import (
     BatchHardTripletSettings,
     BatchSoftTripletSettings,
     CrossEntropySettings,

@@ -8,16 +8,9 @@ import pytest
 import torch
 
 from pyreid.training.module import make_optimizer
-from pyreid.training.recipe import (
-    AdamWSettings,
-    CosineDecay,
-    MultiStepDecay,
-    ScheduleSettings,
-    SGDSettings,
-    StepDecay,
-    WarmupSettings,
-)
 from pyreid.training.schedules import cosine, linear_warmup, make_schedule, multi_step, step
+from pyreid.training.settings.optimizer import AdamWSettings, SGDSettings
+from pyreid.training.settings.schedule import CosineDecay, MultiStepDecay, ScheduleSettings, StepDecay, WarmupSettings
 
 
 def test_linear_warmup_goes_from_a_tenth_to_one_over_ten_epochs() -> None:
