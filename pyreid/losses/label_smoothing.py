@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor, nn
+
+from pyreid.losses._checks import check_logits
+from pyreid.ops._checks import upcast
 
 SmoothingMode = Literal["standard", "sgn", "sgn_norm"]
 
@@ -79,30 +81,13 @@ class LabelSmoothingCrossEntropy(nn.Module):
             ValueError: a shape does not fit, or (on the CPU) a label is outside [0, C).
             TypeError: labels are not integers.
         """
-        self._check(logits, labels)
+        check_logits(logits, labels)
+        if self.num_classes is not None and logits.shape[1] != self.num_classes:
+            raise ValueError(f"logits: got {logits.shape[1]} classes, expected {self.num_classes} (num_classes)")
         true, other = smoothing_weights(logits.shape[1], eps=self.eps, mode=self.mode)
-        logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-        log_p = logits.log_softmax(dim=1)
+        log_p = upcast(logits).log_softmax(dim=1)
         picked = log_p.gather(1, labels.long()[:, None]).squeeze(1)
         return -((true - other) * picked + other * log_p.sum(dim=1)).mean()
-
-    def _check(self, logits: Tensor, labels: Tensor) -> None:
-        if logits.dim() != 2 or logits.shape[0] == 0 or logits.shape[1] == 0:
-            raise ValueError(f"logits: got shape {tuple(logits.shape)}, expected (N, C) with N, C >= 1")
-        if labels.shape != logits.shape[:1]:
-            raise ValueError(
-                f"labels: got shape {tuple(labels.shape)}, expected ({logits.shape[0]},) as the logits have"
-            )
-        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-            raise TypeError(f"labels: got {labels.dtype}, expected integers")
-        classes = logits.shape[1]
-        if self.num_classes is not None and classes != self.num_classes:
-            raise ValueError(f"logits: got {classes} classes, expected {self.num_classes} (num_classes)")
-        # On a GPU the check would wait for the device, and gather reports the index itself.
-        if labels.device.type == "cpu" and not torch.compiler.is_compiling():
-            low, high = int(labels.min()), int(labels.max())
-            if low < 0 or high >= classes:
-                raise ValueError(f"labels: got values from {low} to {high}, expected 0 to {classes - 1}")
 
     def extra_repr(self) -> str:
         return f"eps={self.eps}, mode={self.mode!r}, num_classes={self.num_classes}"

@@ -12,11 +12,16 @@ from pyreid.ops._checks import (
 )
 
 
-def check_triplet_options(margin: float | None, reduction: str) -> None:
-    """Raise unless the margin is None or finite and not negative, and the reduction is known."""
+def check_triplet_margin(margin: float | None) -> None:
+    """Raise unless the margin is None or finite and not negative."""
     check_margin(margin)
     if margin is not None and margin < 0:
         raise ValueError(f"margin: got {margin}, expected a number >= 0, or None for the soft margin")
+
+
+def check_triplet_options(margin: float | None, reduction: str) -> None:
+    """Raise unless the margin is None or finite and not negative, and the reduction is known."""
+    check_triplet_margin(margin)
     check_choice("reduction", reduction, Reduction)
 
 
