@@ -12,8 +12,6 @@ from pyreid.ops.feature_files import read_features
 
 JUNK_ID = -1  # the identity of gallery images that are left out for all queries
 
-as_features = read_features
-
 
 def as_integers(name: str, values: Any, length: int, of: str) -> np.ndarray:
     """Identities or cameras as (length,) int64.
@@ -74,7 +72,7 @@ def as_sets(
         TypeError: if features are not floating-point, or identities or cameras not integers.
         ValueError: if shapes or lengths are wrong, cameras are given for one side only, or a side is empty.
     """
-    q, g = as_features("query", query), as_features("gallery", gallery)
+    q, g = read_features("query", query), read_features("gallery", gallery)
     if q.shape[1] != g.shape[1]:
         raise ValueError(f"gallery: expected {q.shape[1]} columns to match query, got shape {tuple(g.shape)}")
     return Sets(

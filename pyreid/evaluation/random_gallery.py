@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from pyreid.evaluation.evaluator import evaluate
-from pyreid.evaluation.inputs import JUNK_ID, as_count, as_features, as_integers
+from pyreid.evaluation.inputs import JUNK_ID, as_count, as_integers
 from pyreid.evaluation.repeats import RepeatedResult
 from pyreid.evaluation.scores import AveragePrecision
 from pyreid.ops._checks import Metric
+from pyreid.ops.feature_files import read_features
 
 
 def evaluate_random_gallery(
@@ -47,7 +48,7 @@ def evaluate_random_gallery(
             has two images.
     """
     repeats, seed = as_count("repeats", repeats, least=1), as_count("seed", seed, least=0)
-    rows = as_features("features", features)
+    rows = read_features("features", features)
     labels = as_integers("ids", ids, len(rows), "row of features")
     results = []
     for repeat in range(repeats):

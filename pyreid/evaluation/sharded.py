@@ -11,13 +11,13 @@ from torch import Tensor
 
 from pyreid.evaluation.distances import ranking_strips
 from pyreid.evaluation.evaluator import summarise
-from pyreid.evaluation.inputs import JUNK_ID, Sets, as_cameras, as_features, as_integers, as_max_rank
+from pyreid.evaluation.inputs import JUNK_ID, Sets, as_cameras, as_integers, as_max_rank
 from pyreid.evaluation.ranking import StripRanker, find_matches
 from pyreid.evaluation.result import EvaluationResult
 from pyreid.evaluation.scores import AveragePrecision, NoMatch
 from pyreid.ops._checks import Metric, check_choice, computing_dtype
 from pyreid.ops.distance_tiles import as_tensor
-from pyreid.ops.feature_files import spool
+from pyreid.ops.feature_files import read_features, spool
 from pyreid.ops.features import checked_squared_norms, choose_device
 from pyreid.ops.shards import chunks, gather_facts, wire
 
@@ -135,12 +135,12 @@ def _read_share(query: Any, gallery: Any, query_ids: Any, gallery_ids: Any, quer
 
 
 def _as_share(name: str, features: Any) -> Tensor:
-    """As :func:`as_features`, but a share may have no rows."""
+    """As :func:`read_features`, but a share may have no rows."""
     if isinstance(features, Tensor | np.ndarray) and features.ndim == 2 and len(features) == 0 < features.shape[1]:
         tensor = as_tensor(name, features)
-        as_features(name, tensor.new_zeros(1, tensor.shape[1]))
+        read_features(name, tensor.new_zeros(1, tensor.shape[1]))
         return tensor
-    return as_features(name, features)
+    return read_features(name, features)
 
 
 def _facts(own: Sets, options: dict[str, Any]) -> dict[str, Any]:

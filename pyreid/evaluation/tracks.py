@@ -10,12 +10,13 @@ from torch import Tensor
 
 from pyreid.evaluation.distances import ranking_strips
 from pyreid.evaluation.evaluator import summarise
-from pyreid.evaluation.inputs import JUNK_ID, as_features, as_integers, as_max_rank, as_sets
+from pyreid.evaluation.inputs import JUNK_ID, as_integers, as_max_rank, as_sets
 from pyreid.evaluation.progress import progress_bar
 from pyreid.evaluation.ranking import StripRanker, find_matches
 from pyreid.evaluation.result import EvaluationResult
 from pyreid.evaluation.scores import AveragePrecision, NoMatch
 from pyreid.ops._checks import Metric, check_choice, computing_dtype
+from pyreid.ops.feature_files import read_features
 from pyreid.ops.features import choose_device
 
 Pooling = Literal["mean", "max"]
@@ -144,7 +145,7 @@ def pool_tracks(features: Any, tracks: Any, ids: Any, cams: Any = None, *, mode:
         ValueError: if shapes or lengths are wrong, or a track has several identities or cameras.
     """
     check_choice("mode", mode, Pooling)
-    rows = as_features("features", features)
+    rows = read_features("features", features)
     numbers, first, track_of = _number(as_integers("tracks", tracks, len(rows), "row of features"))
     track_ids = as_integers("ids", ids, len(rows), "row of features")
     _check_tracks("ids", track_ids, numbers, first, track_of)
@@ -171,7 +172,7 @@ def pool_queries(features: Any, ids: Any, cams: Any, *, mode: Pooling = "mean") 
         TypeError: if features are not floating-point, or the others not integers.
         ValueError: if shapes or lengths are wrong.
     """
-    rows = as_features("features", features)
+    rows = read_features("features", features)
     own_ids = as_integers("ids", ids, len(rows), "row of features")
     own_cams = as_integers("cams", cams, len(rows), "row of features")
     _, group = np.unique(np.stack([own_ids, own_cams], axis=1), axis=0, return_inverse=True)
