@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from pyreid.models import complexity, create_model, list_models, paper_figures, paper_table
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 # (row, parameters and cost in the unit that the paper uses), to the digits that are known independently
 EXPECTED = {
@@ -51,6 +55,12 @@ def test_every_row_is_within_the_tolerance_of_the_paper() -> None:
 def test_figures_belong_to_models_of_the_zoo() -> None:
     assert {figure.model for figure in paper_figures()} <= set(list_models())
     assert [figure.row for figure in paper_figures("rmnet")] == ["rmnet light", "rmnet strong"]
+
+
+def test_recipes_of_figures_exist() -> None:
+    named = {figure.recipe for figure in paper_figures() if figure.recipe}
+    assert {"safr/veri776_baseline", "safr/veri776_small"} <= named
+    assert [name for name in named if not (RECIPES / f"{name}.yaml").is_file()] == []
 
 
 def test_differences_are_relative_to_the_paper() -> None:
