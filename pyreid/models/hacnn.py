@@ -84,6 +84,12 @@ class HACNNConfig(ModelConfig):
         return self.width1, self.width2, self.width3
 
     @property
+    def feat_dims(self) -> dict[str, int]:
+        """Width of the embedding of each branch that there is, by the name in :class:`~pyreid.models.ModelOutput`."""
+        dims = {"global": self.feat_dim_global}
+        return dims | {"local": self.feat_dim_local} if self.learn_regions else dims
+
+    @property
     def repeats(self) -> tuple[int, int, int]:
         """Repeated blocks of the three stages."""
         return self.repeats1, self.repeats2, self.repeats3
@@ -121,6 +127,36 @@ def region_sizes(height: int, width: int) -> tuple[tuple[int, int], tuple[int, i
     return first, second, _half(second)
 
 
+class Branch(nn.Module):
+    """From feature maps to features: a pool, a linear layer, batch norm and ReLU, unit length if asked for, and a neck.
+
+    Args:
+        config: says which pool and neck, and whether to scale to unit length.
+        feat_dim: D, width of the features.
+        maps: maps of an image, whose pools are put side by side.
+    """
+
+    def __init__(self, config: HACNNConfig, feat_dim: int, *, maps: int = 1) -> None:
+        super().__init__()
+        self.maps = maps
+        self.l2_norm = config.l2_norm
+        self.pool = make_global_pool(config.pooling, config.width3, shared_p=config.shared_p)
+        self.fc = nn.Sequential(
+            nn.Linear(maps * pooled_width(config.pooling, config.width3), feat_dim),
+            nn.BatchNorm1d(feat_dim),
+            nn.ReLU(inplace=True),
+        )
+        self.neck = make_neck(config.neck, feat_dim)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (N, D) before and after the neck, at least float32, from maps (N * maps, C, H, W)."""
+        pooled = self.pool(x).unflatten(0, (-1, self.maps)).flatten(1)
+        features = full_precision(self.fc(pooled))
+        if self.l2_norm:
+            features = unit_length(features)
+        return features, self.neck(features)
+
+
 class HACNN(ReIDModel):
     """HA-CNN and Compact-ReID.
 
@@ -147,9 +183,7 @@ class HACNN(ReIDModel):
     config: HACNNConfig
 
     def __init__(self, config: HACNNConfig) -> None:
-        dims = {"global": config.feat_dim_global}
-        if config.learn_regions:
-            dims["local"] = config.feat_dim_local
+        dims = config.feat_dims
         super().__init__(config, embedding_dim=sum(dims.values()), default_input_size=(160, 64))
         if config.learn_regions:
             self.min_input_size = SMALLEST_WITH_REGIONS
@@ -168,17 +202,15 @@ class HACNN(ReIDModel):
                 _halving_block(config.block, *layout) for layout in zip(inputs, config.widths, strict=True)
             )
 
-        pooled = pooled_width(config.pooling, config.width3)
-        widths = {"global": pooled, "local": REGION_COUNT * pooled}
-        self.pool = nn.ModuleDict(
-            {name: make_global_pool(config.pooling, config.width3, shared_p=config.shared_p) for name in dims}
-        )
-        self.head = nn.ModuleDict({name: _make_head(widths[name], dim) for name, dim in dims.items()})
-        self.neck = nn.ModuleDict({name: make_neck(config.neck, dim) for name, dim in dims.items()})
+        self.global_branch = Branch(config, dims["global"])
+        self.local_branch = Branch(config, dims["local"], maps=REGION_COUNT) if config.learn_regions else None
         self.classifier: nn.ModuleDict | None = None
         if config.num_classes:
             self.classifier = nn.ModuleDict(
-                {name: nn.Linear(dim, config.num_classes, bias=config.classifier_bias) for name, dim in dims.items()}
+                {
+                    _layer_name(name): nn.Linear(dim, config.num_classes, bias=config.classifier_bias)
+                    for name, dim in dims.items()
+                }
             )
         self.reset_parameters()
 
@@ -206,14 +238,19 @@ class HACNN(ReIDModel):
             In training a :class:`ModelOutput`, in evaluation the embedding (N, D), at least float32.
         """
         check_images(images, min_size=self.min_input_size)
-        features = {name: self._features(name, x) for name, x in self.feature_maps(images).items()}
-        necked = {name: self.neck[name](x) for name, x in features.items()}
+        maps = self.feature_maps(images)
+        features, necked = {}, {}
+        features["global"], necked["global"] = self.global_branch(maps["global"])
+        if self.local_branch is not None:
+            features["local"], necked["local"] = self.local_branch(maps["local"])
         embedding = torch.cat([unit_length(x) for x in necked.values()], dim=1)
         if not self.training:
             return embedding
         logits = {}
         if self.classifier is not None:
-            logits = {name: self.config.logit_scale * self.classifier[name](x) for name, x in necked.items()}
+            logits = {
+                name: self.config.logit_scale * self.classifier[_layer_name(name)](x) for name, x in necked.items()
+            }
         return ModelOutput({**features, "embedding": embedding}, logits)
 
     def feature_maps(self, images: Tensor) -> dict[str, Tensor]:
@@ -232,13 +269,6 @@ class HACNN(ReIDModel):
                 regions = sample_regions(before, centers, size=sizes[index], scale=REGION_SCALE)
                 local = self.local_stages[index](regions if local is None else regions + local)
         return {"global": x} if local is None else {"global": x, "local": local}
-
-    def _features(self, branch: str, feature_map: Tensor) -> Tensor:
-        pooled = self.pool[branch](feature_map)
-        if branch == "local":
-            pooled = pooled.unflatten(0, (-1, REGION_COUNT)).flatten(1)
-        features = full_precision(self.head[branch](pooled))
-        return unit_length(features) if self.config.l2_norm else features
 
 
 def _half(size: tuple[int, int]) -> tuple[int, int]:
@@ -267,5 +297,6 @@ def _halving_block(block: Block, in_channels: int, channels: int) -> nn.Module:
     return ShuffleB(in_channels, channels, stride=2)
 
 
-def _make_head(in_features: int, out_features: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(in_features, out_features), nn.BatchNorm1d(out_features), nn.ReLU(inplace=True))
+def _layer_name(branch: str) -> str:
+    """Name of a branch's classifier; ``global`` alone is a keyword, which exported graphs cannot have as a name."""
+    return f"{branch}_branch"

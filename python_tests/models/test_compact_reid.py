@@ -53,9 +53,9 @@ def count_parts(model: HACNN) -> dict[str, int]:
         parts[f"attention{index + 1}"] = params(model.attention[index])
         parts[f"local{index + 1}"] = params(model.local_stages[index])
     return parts | {
-        "fc global": params(model.head["global"]),
-        "fc local": params(model.head["local"]),
-        "pools": params(model.pool),
+        "fc global": params(model.get_submodule("global_branch.fc")),
+        "fc local": params(model.get_submodule("local_branch.fc")),
+        "pools": params(*(model.get_submodule(f"{branch}_branch.pool") for branch in ("global", "local"))),
     }
 
 

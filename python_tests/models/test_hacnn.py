@@ -94,8 +94,8 @@ def test_forward_pass_written_out(block: str, size: tuple[int, int]) -> None:
         for region in range(4):
             crop = sample_regions(stage_input, centers[:, region : region + 1], size=wanted, scale=(0.25, 1.0))
             locals_[region] = model.local_stages[index](crop + locals_[region])
-    whole = model.head["global"](x.mean(dim=(2, 3)))
-    parts = model.head["local"](torch.cat([local.mean(dim=(2, 3)) for local in locals_], dim=1))
+    whole = model.get_submodule("global_branch.fc")(x.mean(dim=(2, 3)))
+    parts = model.get_submodule("local_branch.fc")(torch.cat([local.mean(dim=(2, 3)) for local in locals_], dim=1))
     expected = torch.cat((F.normalize(whole), F.normalize(parts)), dim=1)
     torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-5)
 
@@ -125,10 +125,10 @@ def test_features_embedding_and_logits(l2_norm: bool, neck: str) -> None:
         features = embeddings[name]
         assert (features >= 0).all()
         assert torch.allclose(features.norm(dim=1), torch.ones(3)) == l2_norm
-        necked = model.neck[name](features)
+        necked = model.get_submodule(f"{name}_branch.neck")(features)
         assert torch.equal(necked, features) == (neck == "none")
         halves.append(F.normalize(necked))
-        layer = model.get_submodule(f"classifier.{name}")
+        layer = model.get_submodule(f"classifier.{name}_branch")
         torch.testing.assert_close(logits[name], 3.0 * layer(necked))
     torch.testing.assert_close(embeddings["embedding"], torch.cat(halves, dim=1))
     torch.testing.assert_close(evaluated, embeddings["embedding"])
@@ -141,15 +141,17 @@ def test_classifiers(bias: bool) -> None:
     with torch.device("meta"):
         names = {name for name, _ in make(num_classes=3, classifier_bias=bias).named_parameters()}
     found = {name for name in names if name.startswith("classifier.")}
-    expected = {f"classifier.{branch}.weight" for branch in ("global", "local")}
-    assert found == (expected | {f"classifier.{branch}.bias" for branch in ("global", "local")} if bias else expected)
+    expected = {f"classifier.{branch}_branch.weight" for branch in ("global", "local")}
+    assert found == (
+        expected | {f"classifier.{branch}_branch.bias" for branch in ("global", "local")} if bias else expected
+    )
 
 
 def test_weights_of_another_number_of_identities_load(tmp_path: Path) -> None:
     first, second = small(num_classes=3), small(num_classes=7)
     torch.save(first.state_dict(), tmp_path / "weights.pt")
     report = load_weights(second, tmp_path / "weights.pt")
-    assert set(report.kept) == {f"classifier.{b}.{p}" for b in ("global", "local") for p in ("weight", "bias")}
+    assert set(report.kept) == {f"classifier.{b}_branch.{p}" for b in ("global", "local") for p in ("weight", "bias")}
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(first(images), second(images))
 
@@ -167,16 +169,18 @@ def test_without_regions_there_is_one_branch_for_any_size() -> None:
 @pytest.mark.parametrize(("pooling", "factor"), [("gem", 1), ("avg", 1), ("max", 1), ("avg_max", 2)])
 def test_pooling(pooling: str, factor: int) -> None:
     model = small(pooling=pooling)
-    assert model.head["global"].get_parameter("0.weight").shape == (24, 48 * factor)
-    assert model.head["local"].get_parameter("0.weight").shape == (20, 4 * 48 * factor)
-    assert [isinstance(pool, GeM) for pool in model.pool.values()] == [pooling == "gem"] * 2
+    assert model.get_parameter("global_branch.fc.0.weight").shape == (24, 48 * factor)
+    assert model.get_parameter("local_branch.fc.0.weight").shape == (20, 4 * 48 * factor)
+    assert [isinstance(model.get_submodule(f"{branch}_branch.pool"), GeM) for branch in ("global", "local")] == [
+        pooling == "gem"
+    ] * 2
 
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_gem_exponents(shared: bool) -> None:
     model = small(pooling="gem", shared_p=shared)
     for branch in ("global", "local"):
-        assert model.get_parameter(f"pool.{branch}.p").tolist() == [3.0] * (1 if shared else 48)
+        assert model.get_parameter(f"{branch}_branch.pool.p").tolist() == [3.0] * (1 if shared else 48)
 
 
 def test_widths_and_repeats() -> None:
@@ -197,14 +201,14 @@ def test_initial_weights() -> None:
         "stem.conv",
         "global_stages.1.0.branches.0.1.conv",
         "local_stages.2.branches.1.2.conv",
-        "head.local.0",
+        "local_branch.fc.0",
     ):
         weight = model.get_parameter(f"{name}.weight")
         assert weight.std().item() == pytest.approx((2 / weight[0].numel()) ** 0.5, rel=0.1)
         assert not model.get_parameter(f"{name}.bias").any()
     for branch in ("global", "local"):
-        assert model.get_parameter(f"classifier.{branch}.weight").std().item() == pytest.approx(0.001, rel=0.05)
-        assert not model.get_parameter(f"classifier.{branch}.bias").any()
+        assert model.get_parameter(f"classifier.{branch}_branch.weight").std().item() == pytest.approx(0.001, rel=0.05)
+        assert not model.get_parameter(f"classifier.{branch}_branch.bias").any()
     for attention in model.attention:
         assert not attention.get_parameter("hard.fc.weight").any()
         assert attention.get_parameter("hard.fc.bias").tolist() == [0, -0.75, 0, -0.25, 0, 0.25, 0, 0.75]

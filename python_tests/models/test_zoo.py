@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import keyword
 from collections.abc import Iterator
 
 import pytest
@@ -74,6 +75,8 @@ def test_contract(name: str) -> None:
     assert len(model.default_input_size) == len(model.min_input_size) == 2
     assert len(model.pixel_mean) == len(model.pixel_std) == 3
     assert model.config.num_classes == 5
+    # an exported graph is code, in which these names have to stand
+    assert not [name for name, _ in model.named_modules() if any(map(keyword.iskeyword, name.split(".")))]
 
 
 @pytest.mark.parametrize("name", FIRST)
