@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pyreid.data.check import CheckReport, check_dataset
+    from pyreid.data.fixed_length import FixedLengthSampler
     from pyreid.data.image_dataset import ImageDataset
     from pyreid.data.layouts import DatasetWarning
     from pyreid.data.random_erasing import RandomErasing
@@ -27,6 +28,7 @@ _NAMES = {
     "ImageDataset": "image_dataset",
     "ImageRecord": "records",
     "RandomErasing": "random_erasing",
+    "FixedLengthSampler": "fixed_length",
     "RandomIdentitySampler": "samplers",
     "ReIDDataset": "records",
     "Sample": "records",
@@ -43,6 +45,7 @@ __all__ = [
     "IMAGENET_STD",
     "CheckReport",
     "DatasetWarning",
+    "FixedLengthSampler",
     "ImageDataset",
     "ImageRecord",
     "RandomErasing",

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from pyreid.data import (
+    FixedLengthSampler,
     ImageDataset,
     RandomErasing,
     RandomIdentitySampler,
@@ -42,12 +43,14 @@ class ReIDDataModule(L.LightningDataModule):
         self.recipe = recipe
         self.image_input = images
         self.images = make_train_images(dataset, recipe.data, images)
-        self.sampler = RandomIdentitySampler(
+        sampler = RandomIdentitySampler(
             self.images.labels,
             num_ids=recipe.sampler.num_ids,
             num_instances=recipe.sampler.num_instances,
             seed=recipe.seed,
         )
+        length = recipe.trainer.iterations_per_epoch
+        self.sampler = sampler if length is None else FixedLengthSampler(sampler, length)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """The batches of the trainer's current epoch."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from pyreid.training.optimizers import make_optimizer, set_beta1
 from pyreid.training.recipe import Recipe
 from pyreid.training.schedules import make_schedule
-from pyreid.training.settings.optimizer import OptimizerSettings, SGDSettings
 
 if TYPE_CHECKING:
     from pyreid.data import Sample
@@ -59,22 +59,27 @@ class ReIDModule(L.LightningModule):
         self.pending.append(BatchRecord(batch_idx, loss.detach(), terms, indices))
         return loss
 
+    def on_train_batch_start(self, batch: Sample, batch_idx: int) -> None:
+        """Set what depends on how far the run is and is no learning rate."""
+        for optimizer in self.trainer.optimizers:
+            set_beta1(optimizer, self.recipe.optimizer, self.progress(batch_idx))
+
+    def progress(self, batch_idx: int = 0) -> float:
+        """Epochs done before this batch: a fraction where the recipe fixes the length of an epoch."""
+        length = self.recipe.trainer.iterations_per_epoch
+        return self.trainer.current_epoch + (batch_idx / length if length else 0)
+
     def configure_optimizers(self) -> Any:
-        """The optimiser of the recipe, and a schedule that steps at each epoch's end."""
-        settings = self.recipe.optimizer
-        optimizer = make_optimizer((p for p in self.parameters() if p.requires_grad), settings)
-        factor = make_schedule(self.recipe.schedule, lr=settings.lr, epochs=self.recipe.trainer.epochs)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "epoch"}}
-
-
-def make_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """The optimiser that the ``optimizer`` part of a recipe asks for."""
-    if isinstance(settings, SGDSettings):
-        return torch.optim.SGD(
-            parameters,
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            nesterov=settings.nesterov,
-        )
-    return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, betas=settings.betas)
+        """The optimiser of the recipe, and a schedule that steps at each epoch's end or at each step."""
+        settings, trainer = self.recipe.optimizer, self.recipe.trainer
+        optimizer = make_optimizer([p for p in self.parameters() if p.requires_grad], settings)
+        factor = make_schedule(self.recipe.schedule, lr=settings.lr, epochs=trainer.epochs)
+        if self.recipe.schedule.interval == "epoch":
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "epoch"},
+            }
+        assert trainer.iterations_per_epoch is not None  # the recipe has been checked
+        steps = math.ceil(trainer.iterations_per_epoch / trainer.accumulate)
+        scheduler = LambdaLR(optimizer, lambda step: factor(step / steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -51,4 +51,15 @@ class Recipe(Settings):
                 f"schedule.warmup.epochs is {warmup.epochs}, which leaves no epoch for the cosine: "
                 f"trainer.epochs is {self.trainer.epochs} (schedule.warmup=null trains without)"
             )
+        cycles = self.schedule.cycles
+        if cycles is not None and cycles.end != self.trainer.epochs:
+            raise ValueError(
+                f"schedule.cycles ends after epoch {cycles.end} ({cycles.begin} + {cycles.count} x {cycles.length}), "
+                f"but trainer.epochs is {self.trainer.epochs}"
+            )
+        decay, end = self.schedule.decay, cycles.begin if cycles is not None else self.trainer.epochs
+        if decay.type == "exponential" and decay.start >= end:
+            raise ValueError(f"schedule.decay.start is {decay.start:g}, but the decay ends with epoch {end}")
+        if self.schedule.interval == "iteration" and self.trainer.iterations_per_epoch is None:
+            raise ValueError("schedule.interval is 'iteration', which needs trainer.iterations_per_epoch")
         return self

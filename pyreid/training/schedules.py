@@ -10,7 +10,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
-from pyreid.training.settings.schedule import CosineDecay, MultiStepDecay, ScheduleSettings, StepDecay
+from pyreid.training.settings.schedule import CosineDecay, ExponentialDecay, MultiStepDecay, ScheduleSettings, StepDecay
 
 
 def linear_warmup(epoch: float, *, epochs: int, start: float) -> float:
@@ -37,18 +37,42 @@ def cosine(epoch: float, *, epochs: int, floor: float) -> float:
     return floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * epoch / epochs))
 
 
+def exponential(epoch: float, *, start: float, end: float, final: float) -> float:
+    """1 up to ``start``, then by equal factors down to ``final`` at ``end`` (DaRe, eq. 4)."""
+    if epoch <= start:
+        return 1.0
+    return final ** ((min(epoch, end) - start) / (end - start))
+
+
+def cosine_cycles(epoch: float, *, length: int, count: int, lr: float, decay: float, min_lr: float) -> float:
+    """Learning rate of cyclic half cosines, the first of which begins at epoch 0 (Compact-ReID, Sect. 3.1).
+
+    Cycle c goes from ``lr * decay^c`` to ``min_lr``; after the last one it stays at ``min_lr``.
+    """
+    cycle = int(epoch // length)
+    if cycle >= count:
+        return min_lr
+    peak = lr * decay**cycle
+    return min_lr + 0.5 * (peak - min_lr) * (1.0 + math.cos(math.pi * (epoch - cycle * length) / length))
+
+
 def make_schedule(settings: ScheduleSettings, *, lr: float, epochs: int) -> Callable[[float], float]:
     """The factor of the learning rate as a function of the epoch.
 
     Args:
         settings: the ``schedule`` part of a recipe.
-        lr: the optimiser's learning rate, to turn the cosine's absolute ``min_lr`` into a factor.
-        epochs: epochs of the whole run, where the cosine ends.
+        lr: the optimiser's learning rate, to turn absolute learning rates into factors.
+        epochs: epochs of the whole run, where the decay ends.
     """
-    warmup, decay = settings.warmup, settings.decay
+    warmup, decay, cycles = settings.warmup, settings.decay, settings.cycles
     begin = warmup.epochs if warmup is not None else 0
+    end = cycles.begin if cycles is not None else epochs
 
     def factor(epoch: float) -> float:
+        if cycles is not None and epoch >= cycles.begin:
+            after = epoch - cycles.begin
+            options = cycles.model_dump(exclude={"begin"})
+            return cosine_cycles(after, **options) / lr
         result = linear_warmup(epoch, epochs=begin, start=warmup.start) if warmup is not None else 1.0
         after = max(epoch - begin, 0)
         if isinstance(decay, MultiStepDecay):
@@ -56,7 +80,9 @@ def make_schedule(settings: ScheduleSettings, *, lr: float, epochs: int) -> Call
         elif isinstance(decay, StepDecay):
             result *= step(after, every=decay.every, gamma=decay.gamma)
         elif isinstance(decay, CosineDecay):
-            result *= cosine(after, epochs=epochs - begin, floor=decay.min_lr / lr)
+            result *= cosine(after, epochs=end - begin, floor=decay.min_lr / lr)
+        elif isinstance(decay, ExponentialDecay):
+            result *= exponential(epoch, start=decay.start, end=end, final=decay.final)
         return result
 
     return factor

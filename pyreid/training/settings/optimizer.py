@@ -29,16 +29,46 @@ class SGDSettings(Settings):
         return self
 
 
+Beta = Annotated[float, Field(strict=True, ge=0, lt=1)]
+
+
+class LateBeta1(Settings):
+    """Adam's beta1 becomes ``value`` when ``epoch`` epochs are done (DaRe, Sect. 5: 0.5 in place of 0.9)."""
+
+    epoch: PositiveFloat
+    value: Beta = 0.5
+
+
+class AdamSettings(Settings):
+    """Adam, the weight decay a part of the gradient; with ``amsgrad`` the largest second moment so far counts."""
+
+    type: Literal["adam"]
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat = 0.0005
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    amsgrad: StrictBool = False
+    late_beta1: LateBeta1 | None = None
+
+
 class AdamWSettings(Settings):
-    """Adam with decoupled weight decay."""
+    """Adam with decoupled weight decay; with ``amsgrad`` the largest second moment so far counts."""
 
     type: Literal["adamw"]
     lr: PositiveFloat
     weight_decay: NonNegativeFloat = 0.0005
-    betas: tuple[
-        Annotated[float, Field(strict=True, ge=0, lt=1)],
-        Annotated[float, Field(strict=True, ge=0, lt=1)],
-    ] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    amsgrad: StrictBool = False
+    late_beta1: LateBeta1 | None = None
 
 
-OptimizerSettings = Annotated[SGDSettings | AdamWSettings, Field(discriminator="type")]
+class RMSpropSettings(Settings):
+    """RMSprop; ``alpha`` is the share that the running mean of squares keeps."""
+
+    type: Literal["rmsprop"]
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat = 0.0005
+    alpha: Beta = 0.99
+    momentum: Beta = 0.0
+
+
+OptimizerSettings = Annotated[SGDSettings | AdamSettings | AdamWSettings | RMSpropSettings, Field(discriminator="type")]

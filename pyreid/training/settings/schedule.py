@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictInt, model_validator
 
 from pyreid.training.settings.base import (
     NonNegativeFloat,
@@ -56,11 +56,50 @@ class CosineDecay(Settings):
     min_lr: NonNegativeFloat = 0.0
 
 
-DecaySettings = Annotated[ConstantDecay | MultiStepDecay | StepDecay | CosineDecay, Field(discriminator="type")]
+class ExponentialDecay(Settings):
+    """Constant for ``start`` epochs, then down by equal factors to ``final`` of the learning rate at the run's end.
+
+    DaRe, eq. 4: ``final`` 0.001 over the second half of the run.
+    """
+
+    type: Literal["exponential"]
+    start: NonNegativeFloat
+    final: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.001
+
+
+DecaySettings = Annotated[
+    ConstantDecay | MultiStepDecay | StepDecay | CosineDecay | ExponentialDecay, Field(discriminator="type")
+]
+
+
+class CycleSettings(Settings):
+    """From epoch ``begin`` on, ``count`` half cosines of ``length`` epochs each take the place of warm-up and decay.
+
+    Cycle c goes from ``lr * decay^c`` down to ``min_lr``, both absolute learning rates (Compact-ReID, Sect. 3.1: 15
+    cycles of 35 epochs, decay 0.7).
+    """
+
+    begin: Annotated[StrictInt, Field(ge=0)]
+    count: PositiveInt = 15
+    length: PositiveInt = 35
+    lr: PositiveFloat
+    decay: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.7
+    min_lr: NonNegativeFloat = 0.0
+
+    @property
+    def end(self) -> int:
+        """The epoch after the last cycle."""
+        return self.begin + self.count * self.length
 
 
 class ScheduleSettings(Settings):
-    """The learning rate over the epochs: a warm-up (or null) times a decay."""
+    """The learning rate over the epochs: a warm-up (or null) times a decay, and after that cycles (or null).
+
+    ``interval: iteration`` follows the curve at every step, with the epoch as a fraction, and needs
+    ``trainer.iterations_per_epoch``; otherwise the learning rate of an epoch is that of its start.
+    """
 
     warmup: WarmupSettings | None = None
     decay: DecaySettings = ConstantDecay(type="constant")
+    cycles: CycleSettings | None = None
+    interval: Literal["epoch", "iteration"] = "epoch"

@@ -31,10 +31,13 @@ class TrainerSettings(Settings):
 
     ``devices`` is 1, or a list with the index of one GPU. ``grad_clip`` is the largest norm of the gradient of all
     parameters together; null does not clip. ``accumulate`` sums the gradients of that many batches per step.
+    ``iterations_per_epoch`` fixes the batches of an epoch, for recipes that count iterations: the sampler starts anew
+    as often as it must; null takes what one pass of the sampler gives.
     ``deterministic`` makes CUDA use deterministic algorithms only (the CPU always does).
     """
 
     epochs: PositiveInt
+    iterations_per_epoch: PositiveInt | None = None
     precision: Annotated[Literal["32", "bf16-mixed", "16-mixed"], BeforeValidator(_number_to_text)] = "32"
     grad_clip: PositiveFloat | None = None
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
