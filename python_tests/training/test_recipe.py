@@ -181,3 +181,22 @@ def test_a_recipe_cannot_be_changed(make_recipe: Callable[..., Recipe]) -> None:
     recipe = make_recipe()
     with pytest.raises(ValueError, match="frozen"):
         recipe.seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["schedule.interval=iteration"], "schedule.interval is 'iteration', which needs trainer.iterations_per_epoch"),
+        (
+            ["schedule.cycles={begin: 1, count: 2, length: 3, lr: 0.1}", "trainer.epochs=6"],
+            r"schedule.cycles ends after epoch 7 \(1 \+ 2 x 3\), but trainer.epochs is 6",
+        ),
+        (
+            ["schedule.decay={type: exponential, start: 9.0}", "trainer.epochs=9"],
+            "schedule.decay.start is 9, but the decay ends with epoch 9",
+        ),
+    ],
+)
+def test_schedules_that_do_not_fit_the_run(overrides: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe("safr/veri776_small", overrides)

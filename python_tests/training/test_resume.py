@@ -67,8 +67,13 @@ def assert_same(first: Any, second: Any, where: str = "") -> None:
     [
         ["optimizer.type=adamw", "optimizer.lr=1e-3"],
         ["optimizer.type=sgd", "optimizer.lr=1e-2", "schedule.decay.type=cosine", "trainer.accumulate=2"],
+        [
+            "optimizer={type: adam, lr: 1e-3, late_beta1: {epoch: 1.5}}",
+            "schedule={interval: iteration, decay: {type: exponential, start: 1.0}}",
+            "trainer.iterations_per_epoch=3",
+        ],
     ],
-    ids=["adamw, multi-step", "sgd, cosine, accumulate"],
+    ids=["adamw, multi-step", "sgd, cosine, accumulate", "adam, by iterations"],
 )
 def test_resume_is_bit_exact(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
