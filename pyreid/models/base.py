@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from pyreid.models.complexity import macs_of_steps
+from pyreid.models.complexity import check_input_size, macs_of_steps
 from pyreid.models.config import ModelConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -83,7 +84,8 @@ class ReIDModel(nn.Module):
         self.pixel_std = pixel_std
         self.timm_backbones = dict(timm_backbones)
         self.exit_names = exit_names
-        self._macs_at_exits: dict[tuple[int, int], tuple[int, ...]] = {}
+        self._macs_at_exits: dict[tuple[int, int], tuple[int, ...]] = {}  # by input size, as counting takes a while
+        self._costs_of_exits: dict[tuple[int, int], tuple[int, ...]] = {}
 
     def stages(self, images: Tensor) -> Iterator[Exit]:
         """Embed images exit by exit, computing each only when it is asked for (DaRe, Sect. 4.1).
@@ -121,13 +123,14 @@ class ReIDModel(nn.Module):
             Name -> C_s, ascending; the last is the cost of ``model(images)``.
 
         Raises:
-            ValueError: the model has no exits, or the input size is not two positive integers.
+            ValueError: the model has no exits, or the input size is not two integers from ``min_input_size`` up.
         """
         self._check_exits("exit_costs")
-        totals = macs_of_steps(self, _each_exit_alone, input_size or self.default_input_size)
-        return {
-            name: total - before for name, total, before in zip(self.exit_names, totals, (0, *totals[:-1]), strict=True)
-        }
+        size = check_input_size(self, input_size)
+        if size not in self._costs_of_exits:
+            totals = macs_of_steps(self, _each_exit_alone, size)
+            self._costs_of_exits[size] = tuple(total - before for before, total in itertools.pairwise((0, *totals)))
+        return dict(zip(self.exit_names, self._costs_of_exits[size], strict=True))
 
     def _run_exits(self, images: Tensor) -> Iterator[Tensor]:
         """The embeddings of all exits, lazily. Models with exits override it."""
@@ -154,6 +157,7 @@ class ReIDModel(nn.Module):
 
 
 def _each_exit_alone(model: ReIDModel, image: Tensor) -> Iterator[Tensor]:
+    check_images(image, min_size=model.min_input_size)
     for name in model.exit_names:
         yield model._run_to_exit(image, name)
 

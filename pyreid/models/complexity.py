@@ -57,7 +57,7 @@ def complexity(
     Raises:
         ValueError: the input size is missing or not two positive integers.
     """
-    height, width = _check_input_size(model, input_size)
+    height, width = check_input_size(model, input_size)
     skeleton = _meta_copy(model).eval()
     params = sum(p.numel() for name, p in skeleton.named_parameters() if include_classifier or not _in_classifier(name))
     weights = {id(weight): weight for weight in _layer_weights(skeleton, include_classifier=include_classifier)}
@@ -86,7 +86,7 @@ def macs_of_steps(
     Raises:
         ValueError: the input size is not two positive integers.
     """
-    height, width = _check_input_size(model, input_size)
+    height, width = check_input_size(model, input_size)
     skeleton = _meta_copy(model).eval()
     counter = _flop_counter()
     totals = []
@@ -110,7 +110,8 @@ def _spatial_gate_flops(x_shape: torch.Size, *_: object, **__: object) -> int:
     return 2 * 2 * 9 * math.prod(x_shape)
 
 
-def _check_input_size(model: nn.Module, input_size: tuple[int, int] | None) -> tuple[int, int]:
+def check_input_size(model: nn.Module, input_size: tuple[int, int] | None) -> tuple[int, int]:
+    """The input size, or the model's default for None; raises ``ValueError`` unless it is two positive integers."""
     size = getattr(model, "default_input_size", None) if input_size is None else input_size
     valid = isinstance(size, tuple | list) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)
     if not valid:

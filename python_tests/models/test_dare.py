@@ -192,6 +192,8 @@ def test_costs_are_counted_once_for_each_size(monkeypatch: pytest.MonkeyPatch) -
         for batch in (1, 3):
             next(model.stages(torch.randn(batch, 3, height, width)))
     assert sizes == [(32, 16), (48, 16)]
+    assert model.exit_costs((32, 16)) == model.exit_costs((32, 16)) != model.exit_costs((48, 16))
+    assert sizes[2:] == [(32, 16), (48, 16)]
     first = list(model.stages(torch.randn(2, 3, 32, 16)))
     second = list(model.stages(torch.randn(5, 3, 32, 16)))
     assert [e.cumulative_macs for e in first] == [e.cumulative_macs for e in second]  # of one image, whatever the batch
@@ -213,8 +215,10 @@ def test_exits_need_evaluation_mode_and_real_images() -> None:
         model.stages(torch.zeros(1, 3, 32, 32))
     with pytest.raises(ValueError, match=r"images: got shape \(3, 32, 32\)"):
         model.eval().stages(torch.zeros(3, 32, 32))
-    with pytest.raises(ValueError, match="input_size: got"):
-        model.exit_costs((0, 3))
+    for size in ((0, 3), 4, [4, 4, 4]):
+        with pytest.raises(ValueError, match=r"input_size: got .*, expected \(height, width\), two positive integers"):
+            model.exit_costs(size)  # type: ignore[arg-type]
+    assert model.exit_costs([32, 16]) == model.exit_costs((32, 16))  # type: ignore[arg-type]
 
 
 def test_models_without_exits_name_those_with() -> None:
@@ -263,6 +267,8 @@ def test_smallest_dense_image(settled: DaRe) -> None:
     if least > 1:
         with pytest.raises(ValueError, match=r"images: got 28 x 40 pixels .* expected at least 29 x 29"):
             settled(torch.randn(1, 3, 28, 40))
+        with pytest.raises(ValueError, match=r"images: got 40 x 28 pixels .* expected at least 29 x 29"):
+            settled.exit_costs((40, 28))
         with pytest.raises(RuntimeError, match="too small"):
             settled.backbone(torch.randn(1, 3, 28, 28))
 
