@@ -55,10 +55,11 @@ def check_resumable(checkpoint: Mapping[str, Any], recipe: Recipe, *, fingerprin
     """
     saved = checkpoint["pyreid"]
     changed = changed_keys(saved["recipe"], recipe.model_dump(mode="json"))
-    if recipe.schedule.decay.type == "cosine" and saved["recipe"]["trainer"]["epochs"] != recipe.trainer.epochs:
-        # The cosine ends at the last epoch, so another number of epochs is another learning rate everywhere.
+    decay = recipe.schedule.decay.type
+    if decay in ("cosine", "exponential") and saved["recipe"]["trainer"]["epochs"] != recipe.trainer.epochs:
+        # They end with the last epoch, so another number of epochs is another learning rate everywhere.
         before, after = saved["recipe"]["trainer"]["epochs"], recipe.trainer.epochs
-        changed.append(f"trainer.epochs (was {before}, is {after}; the cosine schedule depends on it)")
+        changed.append(f"trainer.epochs (was {before}, is {after}; the {decay} schedule depends on it)")
     if changed:
         raise TrainingError(
             f"cannot resume {path} with other settings: {', '.join(changed)}; "
