@@ -32,15 +32,23 @@ def rerank(
             "--output", "-o", help=".npz: distances, with --topk also indices. .npy: distances without --topk."
         ),
     ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default cpu.")] = None,
 ) -> None:
-    """Re-rank the gallery for each query by k-reciprocal encoding (Zhong et al., CVPR 2017), on the CPU.
+    """Re-rank the gallery for each query by k-reciprocal encoding (Zhong et al., CVPR 2017).
 
     Distances of all pairs go to a .npy file strip by strip and are never held in memory as a whole. Without --output,
     the first results are printed.
 
     Example: pyreid rerank --query query.npy --gallery gallery.npy --topk 50 --output reranked.npz
     """
-    from pyreid.cli.features import check_columns, check_options, open_matrix, print_neighbors, save_arrays
+    from pyreid.cli.features import (
+        check_columns,
+        check_device,
+        check_options,
+        open_matrix,
+        print_neighbors,
+        save_arrays,
+    )
 
     check_options(
         metric=(metric, ("euclidean", "sqeuclidean", "cosine")), compat=(compat, ("official", "torchreid", "fastreid"))
@@ -48,6 +56,8 @@ def rerank(
     if output is not None and output.suffix not in ((".npy", ".npz") if topk is None else (".npz",)):
         expected = ".npy or .npz" if topk is None else ".npz with --topk"
         raise typer.BadParameter(f"--output: expected a file that ends in {expected}, got {output}")
+    if device is not None:
+        check_device(device)
     import numpy as np
     import torch
 
@@ -61,10 +71,10 @@ def rerank(
     check_columns(queries, rows, gallery)
     if topk is not None and topk > len(rows):
         raise ValueError(f"--topk: expected 1 to {len(rows)}, the rows of --gallery {gallery}, got {topk}")
-    dtype = computing_dtype(queries, rows)
+    chosen, dtype = torch.device(device or "cpu"), computing_dtype(queries, rows)
 
     def strips() -> Iterator[tuple[slice, Tensor]]:
-        found = method.strips(queries, rows, metric=metric, device="cpu")  # type: ignore[arg-type]
+        found = method.strips(queries, rows, metric=metric, device=chosen)  # type: ignore[arg-type]
         yield from _with_progress(found, len(queries))
 
     if topk is None and output is not None:
@@ -77,7 +87,7 @@ def rerank(
             else:
                 dense = np.lib.format.open_memmap(temporary, mode="w+", dtype=kind, shape=shape)
             for strip, values in strips():
-                dense[strip] = values.numpy()
+                dense[strip] = values.cpu().numpy()
             if output.suffix == ".npz":
                 np.savez(temporary, distances=dense)
             else:
@@ -87,7 +97,8 @@ def rerank(
         print(f"{output}: distances ({shape[0]}, {shape[1]})")
         return
     count = min(SHOWN, len(rows)) if topk is None else topk
-    distances, indices = nearest_in_strips(strips(), len(queries), count, dtype=dtype)
+    distances, indices = nearest_in_strips(strips(), len(queries), count, dtype=dtype, device=chosen)
+    distances, indices = distances.cpu(), indices.cpu()
     if output is None:
         print_neighbors(distances.numpy(), indices.numpy(), gallery)
     else:

@@ -46,8 +46,7 @@ def search(
     import torch
 
     from pyreid.ops._checks import computing_dtype
-    from pyreid.ops.distance_tiles import tile_rows
-    from pyreid.retrieval.search import search as find
+    from pyreid.retrieval.search import search_strips
 
     queries, rows = open_matrix("query", query), open_matrix("gallery", gallery)
     check_columns(queries, rows, gallery)
@@ -57,29 +56,13 @@ def search(
     dtype = computing_dtype(queries, rows)
     distances = torch.empty(len(queries), k, dtype=dtype)
     indices = torch.empty(len(queries), k, dtype=torch.int64)
-    # Strips as high as those of a search of all queries at once: with the same products come the same bits.
-    height = tile_rows(len(queries), _columns(chosen, k, len(rows)), device=chosen, dtype=dtype)
+    strips = search_strips(queries, rows, k, metric=cast("Metric", metric), device=chosen)
     with time_left("Searching", len(queries)) as advance:
-        for start in range(0, len(queries), height):
-            strip = slice(start, min(start + height, len(queries)))
-            part = queries[strip].to(dtype)
-            distances[strip], indices[strip] = find(
-                part,
-                rows,
-                k,
-                metric=cast("Metric", metric),
-                device=chosen,
-                return_torch=True,
-            )
-            advance(strip.stop - start)
+        for strip, nearest, found in strips:
+            distances[strip], indices[strip] = nearest, found
+            advance(strip.stop - strip.start)
     if output is None:
         print_neighbors(distances.numpy(), indices.numpy(), gallery)
     else:
         save_arrays(output, {"distances": distances.numpy(), "indices": indices.numpy()})
         print(f"{output}: distances and indices of {len(distances)} queries, {k} neighbors each")
-
-
-def _columns(device: object, k: int, rows: int) -> int:
-    from pyreid.ops.nearest_neighbors import tile_columns
-
-    return min(tile_columns(device, k), rows)  # type: ignore[arg-type]

@@ -86,18 +86,41 @@ def search(
             range, or metric or device are unknown.
         OSError: if a file cannot be opened, or the disk is full.
     """
+    q, g, k, norms = _checked(query, gallery, k, metric, device)
+    distances, indices = search_rows(q, g, k, metric, query_norms=norms[0], gallery_norms=norms[1])
+    return (distances, indices) if return_torch else (distances.numpy(), indices.numpy())
+
+
+def search_strips(
+    query: Any, gallery: Any, k: int, *, metric: Metric, device: torch.device | str | None = None
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """:func:`search` in strips of queries, for a caller that shows how far it is. The sets are checked once, before.
+
+    Returns:
+        triples ``(rows, distances, indices)``: a slice of queries, their (R, k) distances and indices, on the CPU.
+
+    Raises:
+        TypeError, ValueError, OSError: as :func:`search`.
+    """
+    q, g, k, norms = _checked(query, gallery, k, metric, device)
+    return _strips(q, g, k, metric, query_norms=norms[0], gallery_norms=norms[1])
+
+
+def _checked(
+    query: Any, gallery: Any, k: object, metric: Metric, device: torch.device | str | None
+) -> tuple[Tensor, Tensor, int, tuple[Tensor, Tensor]]:
+    """Queries, gallery and k, and the squared norms of both, on the device and in the type of the computation."""
     check_choice("metric", metric, Metric)
     q = read_features("query", query, may_be_empty=True)
     g = read_features("gallery", gallery)
     if q.shape[1] != g.shape[1]:
         raise ValueError(f"gallery: expected {q.shape[1]} columns to match query, got shape {tuple(g.shape)}")
     chosen = choose_device(q, g, device)
-    k = check_count(k, len(g), chosen)
+    count = check_count(k, len(g), chosen)
     dtype = computing_dtype(q, g)
     query_norms = checked_squared_norms("query", q, device=chosen, dtype=dtype)
     gallery_norms = checked_squared_norms("gallery", g, device=chosen, dtype=dtype)
-    distances, indices = search_rows(q, g, k, metric, query_norms=query_norms, gallery_norms=gallery_norms)
-    return (distances, indices) if return_torch else (distances.numpy(), indices.numpy())
+    return q, g, count, (query_norms, gallery_norms)
 
 
 def check_count(k: object, rows: int, device: torch.device) -> int:
@@ -135,18 +158,36 @@ def search_rows(
     Returns:
         (Q, k) distances and (Q, k) int64 indices, on the CPU.
     """
-    device, dtype = gallery_norms.device, gallery_norms.dtype
-    distances = torch.empty(len(query), k, dtype=dtype)
+    distances = torch.empty(len(query), k, dtype=gallery_norms.dtype)
     indices = torch.empty(len(query), k, dtype=torch.int64)
-    if indices.numel() == 0:
-        return distances, indices
+    if indices.numel():
+        strips = _strips(
+            query, gallery, k, metric, query_norms=query_norms, gallery_norms=gallery_norms, selected=selected
+        )
+        for rows, nearest, found in strips:
+            distances[rows], indices[rows] = nearest, found
+    return distances, indices
+
+
+def _strips(
+    query: Tensor,
+    gallery: Tensor,
+    k: int,
+    metric: Metric,
+    *,
+    query_norms: Tensor,
+    gallery_norms: Tensor,
+    selected: Tensor | None = None,
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """See :func:`search_rows`; strip by strip, with at least one neighbor for each query."""
+    device, dtype = gallery_norms.device, gallery_norms.dtype
     column = rank_column(gallery_norms, metric)
     if selected is not None:  # NaN comes after everything else, and there are k others
         column = {name: values.masked_fill(~selected.to(device), torch.nan) for name, values in column.items()}
     offset, scale = column.get("offset"), column.get("scale")
     words = dtype.itemsize // 4
     tiles = inner_product_tiles(query, gallery, device=device, dtype=dtype, columns=tile_columns(device, k))
-    kept = indices.new_empty(0)
+    kept = torch.empty(0, dtype=torch.int64)
     for rows, columns, products in tiles:
         if columns.start == 0:
             kept = torch.empty(len(products), k * words, dtype=torch.int64, device=device)
@@ -158,27 +199,21 @@ def search_rows(
             columns.start,
         )
         if columns.stop == len(gallery):
-            _measure(kept, rows, query, gallery, query_norms, gallery_norms, metric, distances, indices)
-    return distances, indices
+            yield rows, *_measured(kept, query[rows], gallery, query_norms[rows], gallery_norms, metric)
 
 
-def _measure(
-    kept: Tensor,
-    rows: slice,
-    query: Tensor,
-    gallery: Tensor,
-    query_norms: Tensor,
-    gallery_norms: Tensor,
-    metric: Metric,
-    distances: Tensor,
-    indices: Tensor,
-) -> None:
+def _measured(
+    kept: Tensor, query: Tensor, gallery: Tensor, query_norms: Tensor, gallery_norms: Tensor, metric: Metric
+) -> tuple[Tensor, Tensor]:
     """Distances and indices of the neighbors kept. Of the gallery only the rows found are read and converted."""
-    device, dtype, k = gallery_norms.device, gallery_norms.dtype, distances.shape[1]
+    device, dtype = gallery_norms.device, gallery_norms.dtype
+    k = kept.shape[1] // (dtype.itemsize // 4)
+    distances = torch.empty(len(query), k, dtype=dtype)
+    indices = torch.empty(len(query), k, dtype=torch.int64)
     step = max(1, _FOUND_BYTES // (k * gallery.shape[1] * dtype.itemsize))
-    for start in range(rows.start, rows.stop, step):
-        part = slice(start, min(start + step, rows.stop))
-        some = kept[start - rows.start : part.stop - rows.start].contiguous()
+    for start in range(0, len(query), step):
+        part = slice(start, min(start + step, len(query)))
+        some = kept[part].contiguous()
         found = some[:, 1::2] if dtype == torch.float64 else some & _INDEX_BITS
         # Ascending, so the neighbors keep their order under the new numbers.
         items, numbers = found.unique(return_inverse=True)
@@ -198,6 +233,7 @@ def _measure(
             )
         )
         indices[part] = items.cpu()[order]
+    return distances, indices
 
 
 def search_sharded(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
@@ -71,6 +74,40 @@ def test_the_best_of_each_query(files: Path, query: np.ndarray, gallery: np.ndar
         assert archive["indices"].dtype == np.int64
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_on_a_device(
+    files: Path, query: np.ndarray, gallery: np.ndarray, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = []
+    strips = pyreid.KReciprocal.strips
+
+    def recorded(*args: Any, **options: Any) -> Iterator[tuple[slice, torch.Tensor]]:
+        for rows, values in strips(*args, **options):
+            devices.append(values.device.type)
+            yield rows, values
+
+    monkeypatch.setattr(pyreid.KReciprocal, "strips", recorded)
+    for output, more in (("d.npy", ()), ("d.npz", ()), ("n.npz", ("--topk", "9"))):
+        given = command(files, *FLAGS, *more, "--device", device, "--output", str(files / output))
+        result = CliRunner().invoke(app, given)
+        assert result.exit_code == 0, result.output
+    assert set(devices) == {device}
+    expected = pyreid.k_reciprocal(query, gallery, device=device, **OPTIONS)
+    np.testing.assert_array_equal(np.load(files / "d.npy"), expected)
+    distances, indices = pyreid.k_reciprocal(query, gallery, topk=9, device=device, **OPTIONS)
+    with np.load(files / "d.npz") as dense, np.load(files / "n.npz") as nearest:
+        np.testing.assert_array_equal(dense["distances"], expected)
+        np.testing.assert_array_equal(nearest["distances"], distances)
+        np.testing.assert_array_equal(nearest["indices"], indices)
+
+
+def test_a_device_that_is_not_here(files: Path) -> None:
+    missing = "cuda" if not torch.cuda.is_available() else "mps"
+    result = CliRunner().invoke(app, command(files, "--device", missing))
+    assert result.exit_code == 1
+    assert str(result.exception) == f"--device: {missing} is not available here"
+
+
 def test_the_first_are_printed_without_an_output(files: Path, query: np.ndarray, gallery: np.ndarray) -> None:
     distances, indices = pyreid.k_reciprocal(query, gallery, topk=3)
     result = CliRunner().invoke(app, command(files))
@@ -119,6 +156,7 @@ def test_failures_are_one_line_and_write_nothing(files: Path, wrong: str, more: 
         ("--output", "d.txt"),
         ("--topk", "3", "--output", "d.npy"),
         ("--topk", "0"),
+        ("--device", "foo"),
     ],
 )
 def test_usage_errors(files: Path, more: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,19 @@ def test_many_queries_are_found_as_in_one_search(files: Path) -> None:
     assert result.exit_code == 0, result.output
     for ours, expected in zip(neighbors(files / "n.npz"), pyreid.search(query, gallery), strict=True):
         np.testing.assert_array_equal(ours, expected)
+
+
+def test_the_gallery_is_checked_once_for_all_strips(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(files / "query.npy", np.random.default_rng(2).normal(size=(2500, 8)).astype(np.float32))
+    engine = sys.modules["pyreid.ops.distance_tiles"]
+    hashed, multiplied = [], []
+    hashes, multiply = engine.duplicate_rows, engine._multiply
+    monkeypatch.setattr(engine, "duplicate_rows", lambda rows: hashed.append(len(rows)) or hashes(rows))
+    monkeypatch.setattr(engine, "_multiply", lambda *tile: multiplied.append(len(tile[0])) or multiply(*tile))
+    result = CliRunner().invoke(app, command(files, "--output", str(files / "n.npz")))
+    assert result.exit_code == 0, result.output
+    assert hashed == [30]
+    assert multiplied == [834, 834, 832]
 
 
 def test_kinds_of_files(files: Path, query: np.ndarray, gallery: np.ndarray) -> None:
