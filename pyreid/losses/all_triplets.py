@@ -46,7 +46,7 @@ def hinge_sum(distance: Tensor, positives: Tensor, negatives: Tensor, margin: fl
         passed = low.shape[1] - torch.searchsorted(low, exact, right=True)  # thresholds above a negative
         count = torch.where(positives, closer, 0) - torch.where(negatives, passed, 0)
         active = torch.where(positives, closer, 0).sum()
-    return (count * exact).sum() + margin * active, active
+    return (count * exact).sum() + margin * active.double(), active
 
 
 class SoftMarginSum(torch.autograd.Function):

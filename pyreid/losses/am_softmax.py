@@ -71,7 +71,8 @@ class AMSoftmaxLoss(nn.Module):
         """
         check_cosines(logits, labels)
         labels = labels.long()
-        shifted = upcast(logits) - self.margin * is_target(logits, labels)
+        cosines = upcast(logits)
+        shifted = torch.where(is_target(cosines, labels), cosines - self.margin, cosines)
         return F.cross_entropy(self.scale * shifted, labels, reduction=self.reduction)
 
     def extra_repr(self) -> str:

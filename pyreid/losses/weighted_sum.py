@@ -121,10 +121,12 @@ class WeightedSum(nn.Module):
 
     def _ordered(self, terms: Mapping[str, Tensor] | Sequence[Tensor]) -> list[Tensor]:
         if isinstance(terms, Mapping):
-            names = self.names or ()
-            if set(terms) != set(names):
-                raise ValueError(f"terms: got {', '.join(map(repr, terms))}, expected {', '.join(map(repr, names))}")
-            ordered = [terms[name] for name in names]
+            given = ", ".join(map(repr, terms))
+            if self.names is None:
+                raise ValueError(f"terms: got {given}, expected a list, as the weights have no names")
+            if set(terms) != set(self.names):
+                raise ValueError(f"terms: got {given}, expected {', '.join(map(repr, self.names))}")
+            ordered = [terms[name] for name in self.names]
         else:
             ordered = list(terms)
             if len(ordered) != len(self.base_weights):

@@ -89,6 +89,30 @@ def test_the_margin_ends_the_gradient_and_the_soft_margin_does_not() -> None:
         assert bool(embeddings.grad.any()) is moves
 
 
+def test_batch_soft_becomes_batch_hard_as_distances_grow() -> None:
+    embeddings, labels = torch.randn(9, 4, dtype=torch.float64), torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 2])
+    gaps = []
+    for scale in (1.0, 10.0, 1e5):
+        hard = BatchHardTripletLoss(0.3)(scale * embeddings, labels).item()
+        soft = BatchSoftTripletLoss(0.3)(scale * embeddings, labels).item()
+        gaps.append(abs(soft - hard) / scale)
+    assert gaps[0] > gaps[1] > gaps[2]
+    assert gaps[2] < 1e-6
+
+
+def test_the_soft_margin_moves_every_embedding_and_the_margin_none_beyond_it() -> None:
+    for distance in (1.0, 10.0, 60.0):
+        labels = torch.arange(3).repeat_interleave(3)
+        embeddings = torch.rand(9, 4, dtype=torch.float64) / 10
+        embeddings[:, 0] += distance * labels
+        for margin in (None, 0.3):
+            x = embeddings.clone().requires_grad_()
+            BatchHardTripletLoss(margin)(x, labels).backward()
+            assert x.grad is not None
+            assert bool(x.grad.any(dim=1).all()) is (margin is None)
+            assert bool(x.grad.any()) is (margin is None)
+
+
 @pytest.mark.parametrize("kind", [BatchHardTripletLoss, BatchSoftTripletLoss])
 def test_wrong_options(kind: type[nn.Module]) -> None:
     for margin in (-0.1, float("nan"), float("inf")):
