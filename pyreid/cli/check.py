@@ -13,7 +13,7 @@ from rich.table import Table
 
 
 def check(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="market1501 or veri776.")],
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A data set of 'pyreid datasets'.")],
     root: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the unpacked data set, or its parent.")],
     workers: Annotated[int | None, typer.Option(help="Threads that decode images. (Default: one per core.)")] = None,
     show: Annotated[int, typer.Option(help="How many errors and warnings to print.", min=1)] = 20,
@@ -39,9 +39,10 @@ def check(
             workers=workers,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    table = Table("split", "images", "identities", "cameras", "junk", "distractors", title=escape(str(report.root)))
+    headings = ("split", "images", "tracks", "identities", "cameras", "junk", "distractors")
+    table = Table(*headings, title=escape(str(report.root)))
     for count in report.counts:
-        numbers = (count.images, count.ids, count.cameras, count.junk, count.distractors)
+        numbers = (count.images, count.tracks, count.ids, count.cameras, count.junk, count.distractors)
         table.add_row(count.split, *(f"{number:,}" for number in numbers))
     if report.counts:
         console.print(table)

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 def synth(
-    layout: Annotated[str, typer.Argument(metavar="LAYOUT", help="market1501 (pedestrians) or veri776 (vehicles).")],
+    layout: Annotated[str, typer.Argument(metavar="LAYOUT", help="A data set of 'pyreid datasets'.")],
     root: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
     images: Annotated[
         int | None, typer.Option(help="About so many images in all, instead of the three options below.")
@@ -25,13 +25,14 @@ def synth(
     cameras: Annotated[int, typer.Option(help="Number of cameras.")] = 6,
     height: Annotated[int | None, typer.Option(help="Height of the images. (Default: 128.)")] = None,
     width: Annotated[
-        int | None, typer.Option(help="Width of the images. (Default: 64 for market1501, 128 for veri776.)")
+        int | None, typer.Option(help="Width of the images. (Default: 64 for pedestrians, 128 for vehicles.)")
     ] = None,
     distractors: Annotated[
-        int | None, typer.Option(help="Gallery images of nobody, market1501 only. (Default: 15 % of the gallery.)")
+        int | None,
+        typer.Option(help="Gallery images of nobody, market1501 and mars only. (Default: 15 % of the gallery.)"),
     ] = None,
     junk: Annotated[
-        int | None, typer.Option(help="Junk gallery images, market1501 only. (Default: 10 % of the gallery.)")
+        int | None, typer.Option(help="Junk gallery images, market1501 and mars only. (Default: 10 % of the gallery.)")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 0,
     workers: Annotated[int | None, typer.Option(help="Processes. (Default: one per core.)")] = None,
@@ -45,15 +46,15 @@ def synth(
     Example: pyreid synth market1501 data/synthetic --train-ids 60 --test-ids 40
     """
     from pyreid.data.synthetic.generator import synthesize
-    from pyreid.data.synthetic.plan import DEFAULT_SIZES, SUBJECTS, sizes_for
+    from pyreid.data.synthetic.registry import get_synthetic, list_synthetic, sizes_for
 
-    if layout not in SUBJECTS:
-        raise typer.BadParameter(f"{layout!r}, expected one of {', '.join(sorted(SUBJECTS))}", param_hint="LAYOUT")
+    if layout not in list_synthetic():
+        raise typer.BadParameter(f"{layout!r}, expected one of {', '.join(list_synthetic())}", param_hint="LAYOUT")
     if images is not None:
         if (train_ids, test_ids, images_per_id) != (None, None, None):
             raise typer.BadParameter("excludes --train-ids, --test-ids and --images-per-id", param_hint="--images")
         train_ids, test_ids, images_per_id = sizes_for(images, layout=layout, num_cameras=cameras)
-    size = DEFAULT_SIZES[layout]
+    size = get_synthetic(layout).size
     console = Console()
     start = time.perf_counter()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

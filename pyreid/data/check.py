@@ -13,9 +13,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from pyreid.data.layouts import Layout, Listing, describe_difference
-from pyreid.data.records import ImageRecord
-from pyreid.data.registry import get_layout
+from pyreid.data.layouts import Layout, Listing, describe_difference, protocol_of
+from pyreid.data.protocol import Protocol
+from pyreid.data.records import NO_CAMERA, NO_TRACK, ImageRecord
+from pyreid.data.registry import get_layout, missing_root
 
 Progress = Callable[[int, int], None]
 
@@ -34,6 +35,7 @@ class SplitCount:
     cameras: int
     junk: int
     distractors: int
+    tracks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +79,14 @@ def check_dataset(
 ) -> CheckReport:
     """Read every file of a data set and look for whatever would spoil a training or an evaluation.
 
-    Errors: folders that are missing or empty, names that cannot be parsed, lists that disagree with the folders, empty
-    splits, files that cannot be decoded to the end, identities in both training and test, a test image that is also a
-    training image, and no query at all with a match in another camera. Warnings: counts that differ from the published
-    ones, files left out, training identities with a single image, queries without a match in another camera (they are
-    skipped at evaluation), names that occur twice, images that are tiny or not RGB.
+    Errors: folders and lists that are missing or empty, names and lines that cannot be parsed, lists that disagree with
+    the folders or name an image twice, empty splits, files that cannot be decoded to the end, identities in both
+    training and test, a test image that is also a training image, and no query at all with a match under the data set's
+    protocol. Warnings: counts that differ from the published ones, files left out, training identities with a single
+    image, queries without a match, names that occur twice, images that are tiny or not RGB.
 
     Args:
-        name: ``"market1501"`` or ``"veri776"``.
+        name: one of :func:`pyreid.data.list_datasets`.
         root: the folder of the unpacked archive, or its parent.
         workers: threads that decode; None for one per core.
         progress: called with the files decoded and the total.
@@ -99,8 +101,9 @@ def check_dataset(
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     root = Path(root)
-    if not root.is_dir():
-        return CheckReport(name, root, errors=[f"{root}: folder not found, expected the {layout.title} data set"])
+    missing = missing_root(layout, root)
+    if missing is not None:
+        return CheckReport(name, root, errors=[missing])
     listing = layout.scan(root)
     report = CheckReport(name, listing.root, errors=list(listing.problems), warnings=list(listing.notices))
     for split in ("train", "query", "gallery"):
@@ -112,18 +115,26 @@ def check_dataset(
     difference = describe_difference(layout, listing)
     if difference is not None and not listing.problems:  # with problems, the counts are wrong anyhow
         report.warnings.append(difference)
-    _check_names(listing, report)
+    _check_names(listing, layout, report)
     _check_identities(listing, layout, report)
+    _check_matches(listing, protocol_of(layout, listing), report)
     _check_files(listing, report, workers or os.cpu_count() or 1, progress)
     return report
 
 
 def _count(split: str, records: Iterable[ImageRecord], layout: Layout) -> SplitCount:
     records = tuple(records)
-    junk = sum(layout.junk_pid is not None and record.pid == layout.junk_pid for record in records)
-    nobody = sum(layout.distractor_pid is not None and record.pid == layout.distractor_pid for record in records)
-    ids = {record.pid for record in records} - {layout.junk_pid, layout.distractor_pid}
-    return SplitCount(split, len(records), len(ids), len({record.camid for record in records}), junk, nobody)
+    return SplitCount(
+        split,
+        images=len(records),
+        ids=len({record.pid for record in records} - {layout.junk_pid, layout.distractor_pid}),
+        cameras=len({record.camid for record in records} - {NO_CAMERA}),
+        junk=sum(layout.junk_pid is not None and record.pid == layout.junk_pid for record in records),
+        distractors=sum(
+            layout.distractor_pid is not None and record.pid == layout.distractor_pid for record in records
+        ),
+        tracks=len({record.track for record in records} - {NO_TRACK}),
+    )
 
 
 def _some(items: list[str]) -> str:
@@ -132,10 +143,12 @@ def _some(items: list[str]) -> str:
     return ", ".join(items[:_EXAMPLES]) + more
 
 
-def _check_names(listing: Listing, report: CheckReport) -> None:
+def _check_names(listing: Listing, layout: Layout, report: CheckReport) -> None:
+    def name_of(record: ImageRecord) -> str:
+        return record.path.name.casefold() if layout.unique_names else str(record.path)
+
     names = {
-        split: Counter(record.path.name.casefold() for record in getattr(listing, split))
-        for split in ("train", "query", "gallery")
+        split: Counter(name_of(record) for record in getattr(listing, split)) for split in ("train", "query", "gallery")
     }
     for split, counts in names.items():
         twice = sorted(name for name, count in counts.items() if count > 1)
@@ -145,39 +158,68 @@ def _check_names(listing: Listing, report: CheckReport) -> None:
         shared = sorted(set(names["train"]) & set(names[split]))
         if shared:
             report.errors.append(f"train and {split} share {len(shared)} file names: {_some(shared)}")
-    # VeRi-776's queries are part of its gallery; the same in Market-1501 comes from a copy by mistake.
+    # The queries of VeRi-776 and MARS are part of the gallery; the same in Market-1501 comes from a copy by mistake.
     shared = sorted(set(names["query"]) & set(names["gallery"]))
-    if shared and report.name != "veri776":
+    if shared and not layout.query_in_gallery:
         report.warnings.append(f"query and gallery share {len(shared)} file names: {_some(shared)}")
 
 
 def _check_identities(listing: Listing, layout: Layout, report: CheckReport) -> None:
-    nobody = {layout.junk_pid, layout.distractor_pid}
+    def name_of(pid: int) -> str:
+        return listing.id_names.get(pid, str(pid))
+
     per_id = Counter(record.pid for record in listing.train)
     single = sorted(pid for pid, count in per_id.items() if count == 1)
     if single:
-        shown = _some([str(pid) for pid in single])
+        shown = _some([name_of(pid) for pid in single])
         report.warnings.append(f"train: {len(single)} identities have a single image, which batches repeat: {shown}")
     if len(per_id) == 1:
         report.errors.append("train: there is one identity only, nothing can be told apart")
-    test_ids = {record.pid for record in (*listing.query, *listing.gallery)} - nobody
-    overlap = sorted(set(per_id) & test_ids)
-    if overlap:
-        shown = _some([str(pid) for pid in overlap])
+    test_ids = {record.pid for record in (*listing.query, *listing.gallery)}
+    overlap = sorted(set(per_id) & (test_ids - {layout.junk_pid, layout.distractor_pid}))
+    if overlap and not layout.separate_test_ids:
+        shown = _some([name_of(pid) for pid in overlap])
         report.errors.append(f"{len(overlap)} identities are both in train and in query or gallery: {shown}")
+
+
+def _check_matches(listing: Listing, protocol: Protocol, report: CheckReport) -> None:
+    """Whether the queries have a right answer under the data set's own rule."""
+    query: Iterable[ImageRecord] = listing.query
+    where = "in another camera" if protocol.camera_filter else "in the gallery"
+    what = "queries"
+    if protocol.function == "evaluate_random_gallery":
+        _check_random_gallery(listing, report)
+        return
+    if protocol.function == "pool_tracks":  # a track is one query
+        query = {record.track: record for record in reversed(listing.query)}.values()
+        what = "query tracks"
+    query = sorted(query, key=lambda record: (record.track, record.path))
     seen = {(record.pid, record.camid) for record in listing.gallery}
     cameras = Counter(pid for pid, _ in seen)
     # The Market-1501 rule: gallery images of the query's identity in the query's camera do not count.
     lonely = [
-        record.path.name for record in listing.query if cameras[record.pid] - ((record.pid, record.camid) in seen) == 0
+        record.path.name
+        for record in query
+        if cameras[record.pid] - (protocol.camera_filter and (record.pid, record.camid) in seen) == 0
     ]
-    if lonely and len(lonely) == len(listing.query) and listing.gallery:
+    if lonely and len(lonely) == len(query) and listing.gallery:
         report.errors.append(
-            "no query has a gallery image of its identity in another camera; nothing can be evaluated "
-            f"(first query: {lonely[0]})"
+            f"no query has an image of its identity {where}; nothing can be evaluated (first query: {lonely[0]})"
         )
     elif lonely and listing.gallery:
-        report.warnings.append(f"query: {len(lonely)} have no match in another camera and are skipped: {_some(lonely)}")
+        fate = "are skipped" if protocol.no_match == "skip" else "count as 0"
+        report.warnings.append(f"query: {len(lonely)} {what} have no match {where} and {fate}: {_some(lonely)}")
+
+
+def _check_random_gallery(listing: Listing, report: CheckReport) -> None:
+    counts = Counter(record.pid for record in (*listing.query, *listing.gallery))
+    single = [str(pid) for pid, count in sorted(counts.items()) if count == 1]
+    if single and len(single) == len(counts):
+        report.errors.append("no test identity has two images, one for the gallery and one for a query")
+    elif single:
+        report.warnings.append(
+            f"test: {len(single)} identities have a single image and are never a query: {_some(single)}"
+        )
 
 
 def _decode(path: Path) -> _Decoded:
@@ -195,7 +237,8 @@ def _decode(path: Path) -> _Decoded:
 
 
 def _check_files(listing: Listing, report: CheckReport, workers: int, progress: Progress | None) -> None:
-    paths = [record.path for record in (*listing.train, *listing.query, *listing.gallery)]
+    # The query tracks of MARS are gallery tracks as well, in the same files.
+    paths = list(dict.fromkeys(record.path for record in (*listing.train, *listing.query, *listing.gallery)))
     widths: Counter[int] = Counter()
     heights: Counter[int] = Counter()
     odd_modes: list[str] = []
@@ -222,18 +265,24 @@ def _check_files(listing: Listing, report: CheckReport, workers: int, progress: 
         report.warnings.append(f"{len(tiny)} images are smaller than {_SMALLEST_SIDE} pixels: {_some(tiny)}")
     if odd_modes:
         report.warnings.append(f"{len(odd_modes)} images are not RGB and are converted: {_some(odd_modes)}")
-    cameras = sorted({record.camid + 1 for record in (*listing.train, *listing.query, *listing.gallery)})
     report.summary.append(f"{len(paths)} images listed, {sum(widths.values())} decoded")
-    for count in report.counts:
-        background = (
-            f", {count.junk} junk and {count.distractors} distractors" if count.junk or count.distractors else ""
-        )
-        report.summary.append(
-            f"{count.split}: {count.images} images, {count.ids} identities, {count.cameras} cameras{background}"
-        )
-    if cameras:
-        report.summary.append(f"cameras as numbered on disk: {', '.join(map(str, cameras))}")
+    report.summary.extend(_describe(count) for count in report.counts)
+    report.summary.append(_describe_cameras(listing))
     if widths:
         report.summary.append(
             f"image sizes: height {min(heights)} to {max(heights)}, width {min(widths)} to {max(widths)}"
         )
+
+
+def _describe(count: SplitCount) -> str:
+    tracks = f" in {count.tracks} tracks" if count.tracks else ""
+    background = f", {count.junk} junk and {count.distractors} distractors" if count.junk or count.distractors else ""
+    return f"{count.split}: {count.images} images{tracks}, {count.ids} identities, {count.cameras} cameras{background}"
+
+
+def _describe_cameras(listing: Listing) -> str:
+    found = {record.camid for record in (*listing.train, *listing.query, *listing.gallery)} - {NO_CAMERA}
+    if not found:
+        return "no cameras"
+    names = ", ".join(listing.camera_names.get(camera, str(camera + 1)) for camera in sorted(found))
+    return f"cameras as named on disk: {names}"

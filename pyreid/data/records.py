@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from pyreid.data.protocol import Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,7 +16,13 @@ JUNK_PID = -1
 """Identity of junk gallery images (bad detections of somebody); evaluation removes them."""
 
 DISTRACTOR_PID = 0
-"""Identity of Market-1501's distractors: they stay in the gallery and are never a right answer."""
+"""Identity of the distractors of Market-1501 and MARS: they stay in the gallery and are never a right answer."""
+
+NO_CAMERA = -1
+"""Camera of an image where the data set does not tell cameras apart."""
+
+NO_TRACK = -1
+"""Track of an image that is part of none."""
 
 
 class SampleKey(NamedTuple):
@@ -29,7 +38,7 @@ class Sample(NamedTuple):
     Attributes:
         image: float32 (3, H, W), normalised.
         label: 0-based class label, or the identity as on disk where the data set has no label map.
-        camera: 0-based camera.
+        camera: 0-based camera, or -1 where cameras are not told apart.
         index: position of the image in the data set's records.
     """
 
@@ -41,11 +50,19 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One image file with its identity (as on disk) and its 0-based camera."""
+    """One image file.
+
+    Attributes:
+        path: the file.
+        pid: the identity, as numbered on disk.
+        camid: the camera from 0, or :data:`NO_CAMERA`.
+        track: the track within query and gallery, or within training, from 0; or :data:`NO_TRACK`.
+    """
 
     path: Path
     pid: int
-    camid: int
+    camid: int = NO_CAMERA
+    track: int = NO_TRACK
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +75,11 @@ class ReIDDataset:
         train: training images.
         query: test images that are searched for.
         gallery: test images that are searched in, junk (identity -1) and distractors included.
+        protocol: how the data set is evaluated.
+        alternatives: other rules by which it may be evaluated.
+        separate_test_ids: whether training and test identities are numbered apart, so that one number means two.
+        id_names: what the identities are called on disk, where that is not their number.
+        camera_names: what the cameras are called, likewise.
     """
 
     name: str
@@ -65,6 +87,11 @@ class ReIDDataset:
     train: tuple[ImageRecord, ...]
     query: tuple[ImageRecord, ...]
     gallery: tuple[ImageRecord, ...]
+    protocol: Protocol = field(default_factory=Protocol)
+    alternatives: tuple[Protocol, ...] = ()
+    separate_test_ids: bool = False
+    id_names: Mapping[int, str] = field(default_factory=dict)
+    camera_names: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def train_labels(self) -> dict[int, int]:
@@ -80,3 +107,20 @@ class ReIDDataset:
     def splits(self) -> dict[str, tuple[ImageRecord, ...]]:
         """The three splits by name."""
         return {"train": self.train, "query": self.query, "gallery": self.gallery}
+
+    @property
+    def has_cameras(self) -> bool:
+        """Whether every test image has a camera; without them, evaluation cannot filter by camera."""
+        return all(record.camid != NO_CAMERA for split in (self.query, self.gallery) for record in split)
+
+    @property
+    def has_tracks(self) -> bool:
+        """Whether every gallery image is part of a track."""
+        return all(record.track != NO_TRACK for record in self.gallery)
+
+    @property
+    def shared_ids(self) -> set[int]:
+        """Identities that are in training and in testing; empty where the two are numbered apart."""
+        if self.separate_test_ids:
+            return set()
+        return {record.pid for record in self.train} & {record.pid for record in (*self.query, *self.gallery)}

@@ -59,7 +59,7 @@ def test_full_folder_is_refused_and_overwrite_replaces_it(tmp_path: Path, app: t
 def test_usage_errors_exit_with_2(tmp_path: Path, app: typer.Typer) -> None:
     unknown = CliRunner().invoke(app, ["duke", str(tmp_path / "set")])
     assert unknown.exit_code == 2
-    assert "expected one of market1501, veri776" in " ".join(unknown.output.replace("│", " ").split())
+    assert "expected one of csv, cuhk03_np_detected" in " ".join(unknown.output.replace("│", " ").split())
     both = CliRunner().invoke(app, ["market1501", str(tmp_path / "set"), "--images", "200", "--train-ids", "5"])
     assert both.exit_code == 2
     assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,8 @@ from PIL import Image
 from pyreid.data import ImageRecord, ReIDDataset, load_dataset, synthesize
 from pyreid.data.synthetic import generator
 from pyreid.data.synthetic.person_look import person_look
-from pyreid.data.synthetic.plan import Settings, default_background, make_plan, sizes_for
+from pyreid.data.synthetic.plan import Settings
+from pyreid.data.synthetic.registry import default_background, make_plan, sizes_for
 from pyreid.data.synthetic.render import render_image, render_plain
 from pyreid.data.synthetic.vehicle_look import vehicle_look
 from pyreid.errors import DatasetError
@@ -296,14 +297,14 @@ def test_sizes_for_comes_close(layout: str, images: int) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"layout": "duke"}, "layout must be one of market1501, veri776, got 'duke'"),
+        ({"layout": "duke"}, "layout must be one of csv, .*, vric, got 'duke'"),
         ({"num_train_ids": 0}, "num_train_ids must be at least 1, got 0"),
         ({"num_test_ids": -1}, "num_test_ids must be at least 1, got -1"),
         ({"images_per_id": 1}, "images_per_id must be at least 2, got 1"),
         ({"num_cameras": 1}, "num_cameras must be at least 2, got 1"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"size": (8, 64)}, r"size must be a \(height, width\) between 16 and 2048"),
-        ({"layout": "veri776", "num_junk": 1}, "VeRi-776 has no distractors"),
+        ({"layout": "veri776", "num_junk": 1}, "veri776 has no distractors"),
         ({"workers": 0}, "workers must be at least 1, got 0"),
     ],
 )

@@ -113,3 +113,11 @@ def encode_jpeg(picture: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
+
+
+def encode_png(jpeg: bytes) -> bytes:
+    """A JPEG file as a PNG file of the same pixels: a camera's compression is part of its look."""
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(jpeg)) as picture:
+        picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

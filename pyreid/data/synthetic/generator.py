@@ -16,10 +16,10 @@ from pathlib import Path
 from pyreid.data.layouts import read_manifest
 from pyreid.data.records import ReIDDataset
 from pyreid.data.registry import load_dataset
-from pyreid.data.synthetic.camera import encode_jpeg
-from pyreid.data.synthetic.plan import DEFAULT_SIZES, SUBJECTS, Settings, Shot, default_background, make_plan
+from pyreid.data.synthetic.camera import encode_jpeg, encode_png
+from pyreid.data.synthetic.plan import Settings, Shot, write_manifest
+from pyreid.data.synthetic.registry import default_background, get_synthetic, make_plan
 from pyreid.data.synthetic.render import Subject, render_image
-from pyreid.data.synthetic.side_files import write_side_files
 from pyreid.errors import DatasetError
 
 Progress = Callable[[int, int], None]
@@ -43,25 +43,26 @@ def synthesize(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ReIDDataset:
-    """Draw a data set of pedestrians or vehicles and write it as JPEG files.
+    """Draw a data set of pedestrians or vehicles and write it with a real data set's folders, names and lists.
 
     Identities are told apart by parts: clothes and their patterns, bags, hats, shoes; body type, decals, racks,
     stripes. About half of them come in families of four that differ in the colour of one small part. Every camera has
-    its own view, light, colour cast, blur, resolution and background. Training and test identities are disjoint, and
-    there is one query per test identity and camera, each with a match in another camera.
+    its own view, light, colour cast, blur, resolution and background. Training and test identities are disjoint.
+    Queries are chosen as the layout has them, each with a match under its protocol: one per test identity and camera
+    (Market-1501 and others), a tracklet of those (MARS), or one per test identity (VeRi-Wild, VRIC).
 
     The same arguments give the same bytes with the same versions of NumPy and Pillow, whatever the number of workers.
 
     Args:
-        layout: ``"market1501"`` (pedestrians) or ``"veri776"`` (vehicles).
+        layout: one of :func:`pyreid.data.list_datasets`; those of vehicles show vehicles, all others pedestrians.
         root: the folder to make. It appears complete or not at all: the files are written beside it first.
         num_train_ids: identities to train on.
         num_test_ids: identities to test on.
         images_per_id: images per identity in the training set and in the gallery.
         num_cameras: cameras; each identity is seen by at least half of them.
         size: height and width in pixels; None for 128 x 64 (pedestrians) or 128 x 128 (vehicles).
-        num_distractors: gallery images of nobody (Market-1501 only); None for 15 % of the gallery.
-        num_junk: gallery images of bad detections (Market-1501 only); None for 10 % of the gallery.
+        num_distractors: gallery images of nobody (Market-1501 and MARS only); None for 15 % of the gallery.
+        num_junk: gallery images of bad detections (likewise); None for 10 % of the gallery.
         seed: non-negative.
         workers: processes; None for one per available core.
         overwrite: replace ``root`` if it is a synthetic data set.
@@ -74,6 +75,7 @@ def synthesize(
         ValueError: an argument is out of range.
         DatasetError: ``root`` is not empty and ``overwrite`` is false, or it is not a synthetic data set.
     """
+    chosen = get_synthetic(layout)
     background = default_background(layout, num_test_ids, images_per_id)
     settings = Settings(
         layout=layout,
@@ -81,7 +83,7 @@ def synthesize(
         num_test_ids=num_test_ids,
         images_per_id=images_per_id,
         num_cameras=num_cameras,
-        size=DEFAULT_SIZES.get(layout, (128, 64)) if size is None else (size[0], size[-1]),
+        size=chosen.size if size is None else (size[0], size[-1]),
         seed=seed,
         num_distractors=background[0] if num_distractors is None else num_distractors,
         num_junk=background[1] if num_junk is None else num_junk,
@@ -93,9 +95,10 @@ def synthesize(
     plan = make_plan(settings)
     with _folder_written_whole(root) as folder:
         for path in sorted({Path(path).parent for shot in plan.shots for path in shot.paths}):
-            (folder / path).mkdir()
-        _draw_all(folder, settings, plan.shots, workers or _available_cores(), progress)
-        write_side_files(folder, settings, plan)
+            (folder / path).mkdir(parents=True)
+        _draw_all(folder, chosen.subject, settings, plan.shots, workers or _available_cores(), progress)
+        chosen.write_side_files(folder, settings, plan)
+        write_manifest(folder, settings, plan)
     return load_dataset(layout, root)
 
 
@@ -144,9 +147,9 @@ def _draw_chunk(folder: Path, subject: Subject, seed: int, size: tuple[int, int]
         picture, quality = render_image(
             subject, seed=seed, pid=shot.pid, camera=shot.camera, number=shot.number, size=size
         )
-        data = encode_jpeg(picture, quality)
+        jpeg = encode_jpeg(picture, quality)
         for path in shot.paths:
-            (folder / path).write_bytes(data)
+            (folder / path).write_bytes(encode_png(jpeg) if path.endswith(".png") else jpeg)
     return len(shots)
 
 
@@ -155,8 +158,14 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _draw_all(folder: Path, settings: Settings, shots: Sequence[Shot], workers: int, progress: Progress | None) -> None:
-    subject = SUBJECTS[settings.layout]
+def _draw_all(
+    folder: Path,
+    subject: Subject,
+    settings: Settings,
+    shots: Sequence[Shot],
+    workers: int,
+    progress: Progress | None,
+) -> None:
     chunks = [shots[i : i + _CHUNK] for i in range(0, len(shots), _CHUNK)]
     workers = min(workers, len(chunks))
     done = 0

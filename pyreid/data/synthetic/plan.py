@@ -1,24 +1,19 @@
-"""Which images a synthetic data set has: identities, cameras, queries, file names."""
+"""Which images a synthetic data set has; what all layouts share of it."""
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
-from pyreid.data import market1501, veri776
-from pyreid.data.layouts import DatasetFacts
-from pyreid.data.records import DISTRACTOR_PID, JUNK_PID
+from pyreid.data.layouts import MANIFEST_NAME, DatasetFacts
+from pyreid.data.records import DISTRACTOR_PID, JUNK_PID, NO_CAMERA, NO_TRACK
 from pyreid.data.synthetic.chance import stream
 from pyreid.data.synthetic.render import Subject
 
-SUBJECTS: dict[str, Subject] = {"market1501": "person", "veri776": "vehicle"}
-"""Layouts that can be generated, and what they show."""
-
-DEFAULT_SIZES: dict[str, tuple[int, int]] = {"market1501": (128, 64), "veri776": (128, 128)}
-"""Height and width of the images where none is asked for."""
-
-_DISTRACTORS_PER_IMAGE = 0.15
-_JUNK_PER_IMAGE = 0.1
+_GENERATOR_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +21,15 @@ class Settings:
     """Everything that decides what a synthetic data set holds.
 
     Attributes:
-        layout: ``"market1501"`` or ``"veri776"``.
-        num_train_ids: identities to train on; they are numbered from 1.
+        layout: the name of a data set.
+        num_train_ids: identities to train on; they are drawn as numbers from 1.
         num_test_ids: identities to test on, numbered on from there.
         images_per_id: training images, or gallery images, per identity.
         num_cameras: cameras; an identity passes at least half of them.
         size: height and width.
         seed: non-negative.
-        num_distractors: gallery images of nobody (Market-1501 only).
-        num_junk: gallery images of bad detections (Market-1501 only).
+        num_distractors: gallery images of nobody.
+        num_junk: gallery images of bad detections.
     """
 
     layout: str
@@ -48,8 +43,6 @@ class Settings:
     num_junk: int
 
     def __post_init__(self) -> None:
-        if self.layout not in SUBJECTS:
-            raise ValueError(f"layout must be one of {', '.join(sorted(SUBJECTS))}, got {self.layout!r}")
         least = {
             "num_train_ids": 1,
             "num_test_ids": 1,
@@ -64,117 +57,186 @@ class Settings:
                 raise ValueError(f"{name} must be at least {bound}, got {getattr(self, name)}")
         if len(self.size) != 2 or min(self.size) < 16 or max(self.size) > 2048:
             raise ValueError(f"size must be a (height, width) between 16 and 2048, got {self.size}")
-        if SUBJECTS[self.layout] == "vehicle" and (self.num_distractors or self.num_junk):
-            raise ValueError("VeRi-776 has no distractors and no junk images; num_distractors and num_junk must be 0")
+
+    @property
+    def train_pids(self) -> range:
+        """The identities to train on, as they are drawn."""
+        return range(1, self.num_train_ids + 1)
+
+    @property
+    def test_pids(self) -> range:
+        """The identities to test on, as they are drawn."""
+        return range(self.num_train_ids + 1, self.num_train_ids + self.num_test_ids + 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One image to draw, and the files, relative to the root, that hold it."""
+    """One image to draw.
+
+    Attributes:
+        pid: the identity that is drawn; a layout may call it by another number.
+        camera: the camera that is drawn.
+        number: of the image among those of this identity and camera.
+        paths: the files, relative to the root, that hold it.
+        camid: the camera from 0 that the layout says it is of, or none.
+        track: the track that the layout says it is part of, or none.
+    """
 
     pid: int
     camera: int
     number: int
     paths: tuple[str, ...]
+    camid: int
+    track: int = NO_TRACK
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All images of a data set by split; the query images of VeRi-776 are in its gallery, too."""
+    """All images of a data set by split; an image may be both in the query and in the gallery split.
+
+    Attributes:
+        train: training images.
+        query: query images.
+        gallery: gallery images.
+        variants: the test identities of each other data set that the same files hold, by its name.
+    """
 
     train: tuple[Shot, ...]
     query: tuple[Shot, ...]
     gallery: tuple[Shot, ...]
+    variants: dict[str, range] = field(default_factory=dict)
 
     @property
     def shots(self) -> tuple[Shot, ...]:
         """Every image once, in the order of the splits."""
         return tuple(dict.fromkeys((*self.train, *self.query, *self.gallery)))
 
+    def tested_on(self, pids: range) -> Plan:
+        """The plan with the test images of some identities only."""
+        query = tuple(shot for shot in self.query if shot.pid in pids)
+        return Plan(self.train, query, tuple(shot for shot in self.gallery if shot.pid in pids))
+
     @property
     def facts(self) -> DatasetFacts:
         """The counts that a loader will find."""
+
+        def tracks(shots: Iterable[Shot]) -> int:
+            return len({shot.track for shot in shots} - {NO_TRACK})
+
         return DatasetFacts(
             train_images=len(self.train),
             train_ids=len({shot.pid for shot in self.train}),
             query_images=len(self.query),
             query_ids=len({shot.pid for shot in self.query}),
             gallery_images=len(self.gallery),
-            cameras=len({shot.camera for shot in self.shots}),
+            cameras=len({shot.camid for shot in self.shots} - {NO_CAMERA}),
+            train_tracks=tracks(self.train),
+            query_tracks=tracks(self.query),
+            gallery_tracks=tracks(self.gallery),
         )
 
 
-def default_background(layout: str, num_test_ids: int, images_per_id: int) -> tuple[int, int]:
-    """Numbers of distractors and of junk images where none are asked for."""
-    if SUBJECTS.get(layout) != "person":
-        return 0, 0
-    images = max(0, num_test_ids) * max(0, images_per_id)
-    return math.ceil(images * _DISTRACTORS_PER_IMAGE), math.ceil(images * _JUNK_PER_IMAGE)
+def _no_side_files(root: Path, settings: Settings, plan: Plan) -> None:
+    """The file names say everything."""
 
 
-def sizes_for(images: int, *, layout: str, num_cameras: int) -> tuple[int, int, int]:
-    """Training identities, test identities and images per identity of a data set of about ``images`` images.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyntheticLayout:
+    """How the generator writes one data set.
 
-    Raises:
-        ValueError: fewer than 100 images are asked for.
+    Attributes:
+        name: the name of the data set.
+        subject: what its images show.
+        size: height and width where none is asked for.
+        plan: which images there are, and in which files.
+        write_side_files: writes the lists and labels beside the images, below a root.
+        test_images: about how many different test images an identity has, by its gallery images and the cameras.
+        has_background: whether the gallery has distractors and junk.
     """
-    if images < 100:
-        raise ValueError(f"images must be at least 100, got {images}")
-    per_id = max(6, min(20, round(math.sqrt(images / 4))))
-    queries = min(per_id, 0.75 * num_cameras) if SUBJECTS.get(layout) == "person" else 0.0
-    extra = _DISTRACTORS_PER_IMAGE + _JUNK_PER_IMAGE if SUBJECTS.get(layout) == "person" else 0.0
-    ids = max(2, round(images / (per_id * (2 + extra) + queries)))
-    return ids, ids, per_id
+
+    name: str
+    subject: Subject
+    size: tuple[int, int]
+    plan: Callable[[Settings], Plan]
+    write_side_files: Callable[[Path, Settings, Plan], None] = _no_side_files
+    test_images: Callable[[int, int], float]
+    has_background: bool = False
 
 
-def _visits(settings: Settings, pid: int) -> dict[int, int]:
-    """How many images each camera takes of an identity."""
+def gallery_only(images_per_id: int, num_cameras: int) -> float:
+    """Test images of an identity where the queries are gallery images, too."""
+    return images_per_id
+
+
+def gallery_and_queries(images_per_id: int, num_cameras: int) -> float:
+    """Test images of an identity where each camera takes one more as a query."""
+    return images_per_id + min(images_per_id, 0.75 * num_cameras)
+
+
+def visits(settings: Settings, pid: int) -> dict[int, int]:
+    """How many images each camera takes of an identity; at least two cameras take one."""
     rng = stream(settings.seed, "visits", pid)
     most = min(settings.num_cameras, settings.images_per_id)
     least = min(most, max(2, math.ceil(settings.num_cameras / 2)))
     count = int(rng.integers(least, most + 1))
     cameras = sorted(int(camera) for camera in rng.permutation(settings.num_cameras)[:count])
-    visits = dict.fromkeys(cameras, 1)
+    taken = dict.fromkeys(cameras, 1)
     for _ in range(settings.images_per_id - count):
-        visits[cameras[int(rng.integers(count))]] += 1
-    return visits
+        taken[cameras[int(rng.integers(count))]] += 1
+    return taken
 
 
-def _file_name(layout: str, pid: int, camera: int, number: int, box: int) -> str:
-    if layout == "market1501":
-        identity = "-1" if pid == JUNK_PID else f"{pid:04d}"
-        return f"{identity}_c{camera + 1}s1_{number * 25 + 1:06d}_{box:02d}.jpg"
-    return f"{pid:04d}_c{camera + 1:03d}_{number * 5 + 1:08d}_{box}.jpg"
+def plan_with_own_queries(
+    settings: Settings,
+    place: Callable[[str, int, int, int], Shot],
+    visits_of: Callable[[Settings, int], dict[int, int]] = visits,
+) -> Plan:
+    """A plan whose queries are images of their own, one for each test identity and camera.
 
-
-def make_plan(settings: Settings) -> Plan:
-    """List all images of a data set."""
-    layout = settings.layout
-    market = layout == "market1501"
-    folders = market1501.FOLDERS if market else veri776.FOLDERS
-
-    def shot(pid: int, camera: int, number: int, *splits: str) -> Shot:
-        # The hand-drawn boxes of Market-1501's queries have number 00, the detector's boxes others.
-        name = _file_name(layout, pid, camera, number, 0 if not market or splits[0] == "query" else 1)
-        return Shot(pid, camera, number, tuple(f"{folders[split]}/{name}" for split in splits))
-
-    train: list[Shot] = []
+    Args:
+        settings: how many of each.
+        place: the shot of a split, identity, camera and number.
+        visits_of: see :func:`visits`.
+    """
+    train = [
+        place("train", pid, camera, number)
+        for pid in settings.train_pids
+        for camera, count in visits_of(settings, pid).items()
+        for number in range(count)
+    ]
     query: list[Shot] = []
     gallery: list[Shot] = []
-    for pid in range(1, settings.num_train_ids + 1):
-        for camera, count in _visits(settings, pid).items():
-            train += [shot(pid, camera, number, "train") for number in range(count)]
-    first = settings.num_train_ids + 1
-    for pid in range(first, first + settings.num_test_ids):
-        for camera, count in _visits(settings, pid).items():
-            if market:
-                gallery += [shot(pid, camera, number, "gallery") for number in range(count)]
-                query.append(shot(pid, camera, count, "query"))
-            else:
-                both = shot(pid, camera, 0, "query", "gallery")
-                query.append(both)
-                gallery.append(both)
-                gallery += [shot(pid, camera, number, "gallery") for number in range(1, count)]
-    for pid, total in ((DISTRACTOR_PID, settings.num_distractors), (JUNK_PID, settings.num_junk)):
-        gallery += [shot(pid, number % settings.num_cameras, number, "gallery") for number in range(total)]
+    for pid in settings.test_pids:
+        for camera, count in visits_of(settings, pid).items():
+            gallery += [place("gallery", pid, camera, number) for number in range(count)]
+            query.append(place("query", pid, camera, count))
+    gallery += [place("gallery", *shot) for shot in background(settings)]
     return Plan(tuple(train), tuple(query), tuple(gallery))
+
+
+def background(settings: Settings) -> list[tuple[int, int, int]]:
+    """Identity, camera and number of every distractor and junk image."""
+    return [
+        (pid, number % settings.num_cameras, number)
+        for pid, total in ((DISTRACTOR_PID, settings.num_distractors), (JUNK_PID, settings.num_junk))
+        for number in range(total)
+    ]
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a list file, and its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def write_manifest(root: Path, settings: Settings, plan: Plan) -> None:
+    """Write the counts that a loader will find; nothing depends on when or how the images were made."""
+    manifest = {
+        "generator": "pyreid",
+        "generator_version": _GENERATOR_VERSION,
+        "settings": asdict(settings),
+        "counts": asdict(plan.facts),
+    }
+    if plan.variants:
+        manifest["variants"] = {name: asdict(plan.tested_on(pids).facts) for name, pids in plan.variants.items()}
+    (root / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
