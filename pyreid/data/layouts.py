@@ -162,6 +162,9 @@ def describe_difference(layout: Layout, listing: Listing) -> str | None:
     expected = asdict(layout.facts) if layout.facts is not None else {}
     source = f"the published {layout.title}"
     manifest = read_manifest(listing.root)
+    if manifest is None:  # CUHK03-NP's splits are a folder deeper than the root of the set
+        above = read_manifest(listing.root.parent)
+        manifest = above if above and above.get("settings", {}).get("layout") == layout.name else None
     if manifest is not None:
         stated = manifest.get("variants", {}).get(layout.name, manifest.get("counts"))
         if isinstance(stated, dict):
