@@ -240,6 +240,7 @@ def write_metrics(
 ) -> None:
     """Write ``metrics.csv`` and ``metrics.json`` of the finished epochs."""
     columns = ["epoch", "step", "lr", "loss", *term_names(recipe.losses), "grad_norm", *SCORES]
+    columns += sorted({name for row in history for name in row} - set(columns))  # of averaged models, in the last row
     write_csv(folder.metrics_csv, history, columns)
     evaluated = [row for row in history if "mAP" in row]
     metrics = {

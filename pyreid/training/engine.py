@@ -144,6 +144,7 @@ def _fit(
     checkpoint: dict[str, Any] | None,
     progress: bool,
 ) -> TrainingResult:
+    from pyreid.training.averaging import CycleAverager
     from pyreid.training.callbacks import EpochRecorder, RunWriter, StepMonitor
     from pyreid.training.module import ReIDModule
     from pyreid.training.objectives import Objective
@@ -156,6 +157,8 @@ def _fit(
     callbacks: list[Any] = [monitor, recorder]
     if progress:
         callbacks.append(TrainingProgress(monitor, recorder))
+    if recipe.swag is not None:
+        callbacks.insert(2, CycleAverager(folder, recipe, dataset, data, recorder))
     callbacks.append(RunWriter(folder, recipe, recorder, facts))
     finished_steps = int(checkpoint["global_step"]) if checkpoint is not None else 0
     del checkpoint

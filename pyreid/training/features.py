@@ -29,7 +29,11 @@ OnBatch = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class TestFeatures:
-    """Features, identities and cameras of the query and gallery splits, as :func:`pyreid.evaluate` takes them."""
+    """Features, identities and cameras of the query and gallery splits, as :func:`pyreid.evaluate` takes them.
+
+    The cameras are None where the data set has none or its protocol does not filter by camera, the tracks where it has
+    none.
+    """
 
     __test__ = False  # not a test class, whatever pytest thinks of the name
 
@@ -37,8 +41,10 @@ class TestFeatures:
     gallery: NDArray[np.float32]
     query_ids: NDArray[np.int64]
     gallery_ids: NDArray[np.int64]
-    query_cams: NDArray[np.int64]
-    gallery_cams: NDArray[np.int64]
+    query_cams: NDArray[np.int64] | None
+    gallery_cams: NDArray[np.int64] | None
+    query_tracks: NDArray[np.int64] | None = None
+    gallery_tracks: NDArray[np.int64] | None = None
 
 
 def extract_features(
@@ -71,7 +77,8 @@ def extract_features(
         on_batch: called after each batch with its number of images.
 
     Returns:
-        Features (N, D) float32, identities (N,) int64 and 0-based cameras (N,) int64, in the order of ``records``.
+        Features (N, D) float32, identities (N,) int64 and 0-based cameras (N,) int64, -1 for none, in the order of
+        ``records``.
 
     Raises:
         ValueError: ``records`` is empty, an argument is out of range, or an embedding is NaN or infinite.
@@ -132,14 +139,22 @@ def extract_test_features(
         on_batch=on_batch,
     )
     split = len(dataset.query)
+    filtered = dataset.protocol.camera_filter and dataset.has_cameras
+    tracked = dataset.has_tracks
     return TestFeatures(
         query=features[:split],
         gallery=features[split:],
         query_ids=pids[:split],
         gallery_ids=pids[split:],
-        query_cams=camids[:split],
-        gallery_cams=camids[split:],
+        query_cams=camids[:split] if filtered else None,
+        gallery_cams=camids[split:] if filtered else None,
+        query_tracks=_tracks(dataset.query) if tracked else None,
+        gallery_tracks=_tracks(gallery) if tracked else None,
     )
+
+
+def _tracks(records: Sequence[ImageRecord]) -> NDArray[np.int64]:
+    return np.array([record.track for record in records], dtype=np.int64)
 
 
 def evaluate_model(

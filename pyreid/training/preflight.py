@@ -36,10 +36,10 @@ def check_training_data(dataset: ReIDDataset, recipe: Recipe) -> None:
             f"{dataset.num_train_ids} identities"
         )
     check_matches(dataset)
-    shared = {record.pid for record in dataset.train} & {record.pid for record in dataset.query}
+    shared = dataset.shared_ids
     if shared:
         warnings.warn(
-            f"{dataset.root}: {len(shared)} identities are in the training and in the query split, "
+            f"{dataset.root}: {len(shared)} identities are in the training and in the test split, "
             f"the first is {min(shared)}; the scores will be too good",
             DatasetWarning,
             stacklevel=2,
@@ -47,7 +47,7 @@ def check_training_data(dataset: ReIDDataset, recipe: Recipe) -> None:
 
 
 def check_matches(dataset: ReIDDataset) -> None:
-    """Whether the queries have a right answer: a gallery image of the same identity from another camera.
+    """Whether the queries have a right answer: a gallery image of the same identity, by the protocol from another camera.
 
     Raises:
         DatasetError: not a single query has one.
@@ -60,7 +60,8 @@ def check_matches(dataset: ReIDDataset) -> None:
         if record.pid != JUNK_PID:
             cameras.setdefault(record.pid, set()).add(record.camid)
     absent = [record for record in dataset.query if record.pid not in cameras]
-    same_camera = [record for record in dataset.query if cameras.get(record.pid) == {record.camid}]
+    filtered = dataset.protocol.camera_filter and dataset.has_cameras
+    same_camera = [record for record in dataset.query if filtered and cameras.get(record.pid) == {record.camid}]
     without = len(absent) + len(same_camera)
     if not without:
         return

@@ -16,7 +16,7 @@ from pyreid.training.settings.data import DataSettings, SamplerSettings
 from pyreid.training.settings.losses import LossSettings
 from pyreid.training.settings.model import ModelSettings, PaperNumbers
 from pyreid.training.settings.optimizer import OptimizerSettings
-from pyreid.training.settings.schedule import ScheduleSettings
+from pyreid.training.settings.schedule import ScheduleSettings, SWAGSettings
 from pyreid.training.settings.trainer import EvaluationSettings, TrainerSettings
 
 
@@ -32,6 +32,7 @@ class Recipe(Settings):
     losses: Annotated[tuple[LossSettings, ...], Field(min_length=1)]
     optimizer: OptimizerSettings
     schedule: ScheduleSettings = ScheduleSettings()
+    swag: SWAGSettings | None = None
     trainer: TrainerSettings
     evaluation: EvaluationSettings = EvaluationSettings()
     paper: PaperNumbers | None = None
@@ -57,6 +58,11 @@ class Recipe(Settings):
                 f"schedule.cycles ends after epoch {cycles.end} ({cycles.begin} + {cycles.count} x {cycles.length}), "
                 f"but trainer.epochs is {self.trainer.epochs}"
             )
+        if self.swag is not None:
+            if cycles is None:
+                raise ValueError("swag averages over the cycles of a schedule, but schedule.cycles is null")
+            if self.swag.max_rank > 0 and cycles.count < 2:
+                raise ValueError("swag.max_rank needs at least 2 cycles, but schedule.cycles.count is 1")
         decay, end = self.schedule.decay, cycles.begin if cycles is not None else self.trainer.epochs
         if decay.type == "exponential" and decay.start >= end:
             raise ValueError(f"schedule.decay.start is {decay.start:g}, but the decay ends with epoch {end}")

@@ -8,6 +8,7 @@
     tensorboard/           event files
     checkpoints/last.ckpt  after the last finished epoch
     checkpoints/best.ckpt  after the epoch with the best mAP
+    checkpoints/swa.ckpt   the mean of the weights at the ends of the cycles, if the recipe averages
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ class RunFolder:
     def best_checkpoint(self) -> Path:
         return self.checkpoints / "best.ckpt"
 
+    @property
+    def averaged_checkpoint(self) -> Path:
+        return self.checkpoints / "swa.ckpt"
+
     def _owned(self) -> tuple[Path, ...]:
         return (self.recipe, self.metrics_csv, self.metrics_json, self.tensorboard, self.checkpoints)
 
@@ -98,7 +103,7 @@ class RunFolder:
 
     def remove_leftovers(self) -> None:
         """Delete the temporary files of a run that was killed while it wrote a checkpoint."""
-        for name in (self.last_checkpoint.name, self.best_checkpoint.name):
+        for name in (self.last_checkpoint.name, self.best_checkpoint.name, self.averaged_checkpoint.name):
             for path in self.checkpoints.glob(f".{name}.*"):
                 path.unlink()
 

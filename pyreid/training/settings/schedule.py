@@ -103,3 +103,22 @@ class ScheduleSettings(Settings):
     decay: DecaySettings = ConstantDecay(type="constant")
     cycles: CycleSettings | None = None
     interval: Literal["epoch", "iteration"] = "epoch"
+
+
+class SWAGSettings(Settings):
+    """Weights averaged over the ends of the schedule's cycles (Compact-ReID, Sect. 3.1).
+
+    After the last cycle the mean model, its batch-norm statistics estimated anew, is evaluated and written. ``samples``
+    above 0 also evaluates the average of the unit embeddings of that many models from the Gaussian, whose covariance
+    is diagonal, or with ``max_rank`` of that rank besides, times ``scale``.
+    """
+
+    max_rank: Annotated[StrictInt, Field(ge=0)] = 0
+    samples: Annotated[StrictInt, Field(ge=0)] = 0
+    scale: NonNegativeFloat = 1.0
+
+    @model_validator(mode="after")
+    def _a_covariance_needs_two(self) -> SWAGSettings:
+        if self.max_rank == 1:
+            raise ValueError("max_rank must be 0 (diagonal) or at least 2")
+        return self

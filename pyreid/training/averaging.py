@@ -1,0 +1,112 @@
+"""The callback that averages weights over learning-rate cycles and evaluates the result."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import nn
+
+from pyreid._files import write_atomically
+from pyreid.training.callbacks import EpochRecorder, scores
+from pyreid.training.features import TestFeatures, evaluate_features, extract_test_features
+from pyreid.training.module import ReIDModule
+from pyreid.training.randomness import random_states, restore_random_states
+from pyreid.training.recipe import Recipe
+from pyreid.training.run_folder import RunFolder
+from pyreid.training.swag import SWAG, averaged_copy, estimate_batch_norm
+
+if TYPE_CHECKING:
+    from pyreid.data import ReIDDataset
+    from pyreid.models.base import ReIDModel
+    from pyreid.training.datamodule import ReIDDataModule
+    from pyreid.training.settings.schedule import CycleSettings, SWAGSettings
+
+
+class CycleAverager(L.Callback):
+    """Collects weights at the end of each cycle; after the last one evaluates and writes their mean.
+
+    The scores go into the recorder's last row, under ``swa_mAP`` and so on, and with ``swag.samples`` those of Bayesian
+    model averaging under ``bma_mAP`` and so on. What was collected is part of the run's checkpoints. The run itself
+    is not changed: neither its weights and statistics nor its random numbers.
+    """
+
+    def __init__(
+        self, folder: RunFolder, recipe: Recipe, dataset: ReIDDataset, data: ReIDDataModule, recorder: EpochRecorder
+    ) -> None:
+        assert recipe.swag is not None  # the recipe has been checked
+        assert recipe.schedule.cycles is not None
+        self._settings: SWAGSettings = recipe.swag
+        self._cycles: CycleSettings = recipe.schedule.cycles
+        self._folder, self._recipe, self._dataset = folder, recipe, dataset
+        self._data, self._recorder = data, recorder
+        self.swag = SWAG(max_rank=recipe.swag.max_rank)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.swag.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.swag.load_state_dict(state_dict)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, ReIDModule)
+        done = trainer.current_epoch + 1 - self._cycles.begin
+        if done <= 0 or done % self._cycles.length:
+            return
+        self.swag.collect(pl_module.model)
+        if trainer.current_epoch + 1 < self._cycles.end:
+            return
+        states = random_states()
+        try:
+            self._recorder.history[-1] |= self._evaluate(pl_module.model)
+        finally:
+            restore_random_states(states)
+
+    def _evaluate(self, model: nn.Module) -> dict[str, float]:
+        device = next(model.parameters()).device
+        averaged = averaged_copy(model, self.swag)
+        estimate_batch_norm(averaged, self._data.train_dataloader(), device=device)
+        row = self._scores("swa", self._features(averaged))
+        state = {"state_dict": {name: value.cpu() for name, value in averaged.state_dict().items()}}
+        write_atomically(self._folder.averaged_checkpoint, lambda path: torch.save(state, path))
+        if self._settings.samples:
+            row |= self._scores("bma", self._sampled_features(averaged, device))
+        return row
+
+    def _sampled_features(self, model: nn.Module, device: torch.device) -> TestFeatures:
+        """The mean of the unit embeddings of models from the Gaussian, of unit length again."""
+        generator = torch.Generator().manual_seed(self._recipe.seed)
+        found: list[TestFeatures] = []
+        for _ in range(self._settings.samples):
+            self.swag.load_sample(model, generator, scale=self._settings.scale)
+            estimate_batch_norm(model, self._data.train_dataloader(), device=device)
+            features = self._features(model)
+            query, gallery = _unit(features.query), _unit(features.gallery)
+            if found:
+                query, gallery = query + found[-1].query, gallery + found[-1].gallery
+            found[:] = [replace(features, query=query, gallery=gallery)]
+        return replace(found[-1], query=_unit(found[-1].query), gallery=_unit(found[-1].gallery))
+
+    def _features(self, model: nn.Module) -> TestFeatures:
+        settings = self._recipe.evaluation
+        reid: ReIDModel = model  # type: ignore[assignment]
+        return extract_test_features(
+            reid,
+            self._dataset,
+            images=self._data.image_input,
+            flip=settings.flip,
+            batch_size=settings.batch_size,
+            workers=self._recipe.data.workers,
+        )
+
+    def _scores(self, prefix: str, features: TestFeatures) -> dict[str, float]:
+        result = evaluate_features(features, self._recipe.evaluation)
+        return {f"{prefix}_{name}": value for name, value in scores(result).items()}
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.maximum(norms, 1e-12)
