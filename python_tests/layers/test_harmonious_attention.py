@@ -32,7 +32,10 @@ def test_parameters(channels: int, params: int) -> None:
 @pytest.mark.parametrize("size", [(8, 6), (7, 5), (1, 1)])
 def test_soft_attention(size: tuple[int, int]) -> None:
     layer = SoftAttention(16).eval()
-    x = torch.randn(2, 16, *size)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.abs_()  # otherwise a ReLU may hide a difference
+    x = torch.rand(2, 16, *size)
     half = convolve(layer.spatial.reduce, x.mean(dim=1, keepdim=True), stride=2)
     spatial = convolve(layer.spatial.refine, F.interpolate(half, size=size, mode="bilinear", align_corners=True))
     channel = convolve(layer.channel.excite, convolve(layer.channel.squeeze, x.mean(dim=(2, 3), keepdim=True)))
