@@ -153,7 +153,9 @@ def _save(features: TestFeatures, path: Path) -> None:
 
     from pyreid._files import write_atomically
 
-    arrays = {key: getattr(features, key) for key in (*REQUIRED, *CAMERAS)}
+    arrays = {key: getattr(features, key) for key in REQUIRED}
+    if features.query_cams is not None:
+        arrays |= {key: getattr(features, key) for key in CAMERAS}
     write_atomically(path, lambda temporary: np.savez(temporary, **arrays))
 
 

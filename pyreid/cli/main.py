@@ -17,6 +17,7 @@ import pyreid
 from pyreid.cli import (
     bench,
     check,
+    datasets,
     demo,
     evaluate,
     export,
@@ -47,6 +48,7 @@ app.command("extract")(extract.extract)
 app.command("export")(export.export)
 app.command("search")(search.search)
 app.command("rerank")(rerank.rerank)
+app.command("datasets")(datasets.datasets)
 app.command("models")(models.models)
 app.command("recipes")(recipes.recipes)
 app.command("bench")(bench.bench)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from pyreid import ops
+from pyreid.data.records import JUNK_PID, NO_CAMERA
 
 if TYPE_CHECKING:
     from pyreid.data import ImageRecord
@@ -81,7 +82,8 @@ def make_rank_lists(
         found: list[ImageRecord] = []
         for position in order[row].tolist():
             other = gallery[position]
-            if other.pid == -1 or (other.pid == person.pid and other.camid == person.camid):
+            same_view = person.camid != NO_CAMERA and other.camid == person.camid
+            if other.pid == JUNK_PID or (other.pid == person.pid and same_view):
                 continue
             found.append(other)
             if len(found) == topk:
@@ -130,7 +132,8 @@ def draw_rank_lists(lists: Sequence[RankList], *, cell: tuple[int, int] = (128, 
         pen.text((left_of(column) + width // 2, header - _TEXT), heading, fill=QUERY, font=font, anchor="ma")
     for row, item in enumerate(lists):
         top = header + row * row_height
-        label = item.title or f"identity {item.query.pid}, camera {item.query.camid + 1}"
+        camera = f", camera {item.query.camid + 1}" if item.query.camid != NO_CAMERA else ""
+        label = item.title or f"identity {item.query.pid}{camera}"
         pen.text((_GAP, top), label, fill=(0, 0, 0), font=font)
         sheet.paste(_tile(item.query, QUERY, cell), (left_of(0), top + _TEXT))
         for column, (record, right) in enumerate(zip(item.gallery, item.right, strict=True), start=1):

@@ -47,7 +47,7 @@ def check_training_data(dataset: ReIDDataset, recipe: Recipe) -> None:
 
 
 def check_matches(dataset: ReIDDataset) -> None:
-    """Whether the queries have a right answer: a gallery image of the same identity, by the protocol from another camera.
+    """Whether the queries have a right answer: a gallery image of their identity, from another camera if that counts.
 
     Raises:
         DatasetError: not a single query has one.

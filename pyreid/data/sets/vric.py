@@ -73,6 +73,6 @@ LAYOUT = Layout(
     facts=DatasetFacts(
         train_images=54808, train_ids=2811, query_images=2811, query_ids=2811, gallery_images=2811, cameras=60
     ),
-    protocol=Protocol(name="image to image, one gallery image per identity", camera_filter=False),
+    protocol=Protocol(name="one gallery image per identity", camera_filter=False),
     separate_test_ids=True,
 )
