@@ -267,25 +267,37 @@ def write_results(path: Path | str, rows: Sequence[Row]) -> None:
     write_json(path, ordered)
 
 
-def report(rows: Sequence[Row], out: Path, device: DeviceType) -> Path:
+def report(
+    rows: Sequence[Row], out: Path, device: DeviceType, show: Callable[[Sequence[Row]], None] = print_table
+) -> Path:
     """Print the rows and write them to ``out``: a file, or a folder that gets ``<device>.json``. Returns the file."""
-    print_table(rows)
+    show(rows)
     path = out / file_name(device_name(device)) if out.is_dir() else out
     write_results(path, rows)
     return path
 
 
-def run(description: str | None, measure: Callable[..., list[Row]], repeats: int) -> None:
+def run(
+    description: str | None,
+    measure: Callable[..., list[Row]],
+    repeats: int,
+    show: Callable[[Sequence[Row]], None] = print_table,
+) -> None:
     """The command line of one benchmark: device, repeats, the results file, and where peers come from."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--repeats", type=int, default=repeats)
     parser.add_argument("--out", type=Path, default=RESULTS, help="results file or folder; default: benchmarks/results")
     options = {}
-    if "peers" in inspect.signature(measure).parameters:
+    taken = inspect.signature(measure).parameters
+    if "models" in taken:
+        parser.add_argument("--models", help="pattern of the models' names")
+    if "peers" in taken:
         parser.add_argument("--peers", type=Path, help="folder with the peers' files")
         parser.add_argument("--fetch-peers", action="store_true", help="get them from PyPI")
     args = parser.parse_args()
     if hasattr(args, "peers"):
         options = {"peers": args.peers, "fetch": args.fetch_peers}
-    report(measure(args.device, args.repeats, **options), args.out, args.device)
+    if hasattr(args, "models"):
+        options["models"] = args.models
+    report(measure(args.device, args.repeats, **options), args.out, args.device, show)

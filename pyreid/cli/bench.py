@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,12 +27,18 @@ def bench(
         bool, typer.Option("--fetch-peers", help="Get fast-reid's and torchreid's files from PyPI, if missing.")
     ] = False,
     peers: Annotated[Path | None, typer.Option(help="Folder with the files of those peers.")] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(help="Time these models of 'pyreid models', such as 'safr*', in all deployed forms, on the CPU."),
+    ] = None,
 ) -> None:
     """Time the operators against plain PyTorch, torch.compile and the peers that are installed.
 
     In one process, on the same input, in turns. Results are compared first: where a peer computes something else, the
     benchmark is left out and the command fails. Prints a table and writes JSON; +-% is the distance of the quartiles
     in per cent of the median.
+
+    The benchmark 'models' times whole networks: PyTorch, ONNX Runtime and OpenVINO, float32 and int8.
 
     Example: pyreid bench gem_pool triplet --device cuda
     """
@@ -48,6 +54,10 @@ def bench(
     unknown = [name for name in names or () if name not in package.NAMES]
     if unknown:
         raise typer.BadParameter(f"{unknown[0]!r}: expected one of {', '.join(package.NAMES)}", param_hint="NAMES")
+    if models is not None:
+        names = names or ["models"]
+        if "models" not in names:
+            raise typer.BadParameter(f"--models: expected the benchmark 'models', got {', '.join(names)}")
     if device is Device.cuda and not torch.cuda.is_available():
         raise PyreidError("--device: torch sees no CUDA device")
     if not out.is_dir() and not out.absolute().parent.is_dir():
@@ -55,15 +65,17 @@ def bench(
     written, failed = None, []
     for name in names or package.NAMES:
         module = import_module(f"pyreid.benchmarks.bench_{name}")
-        with_peers = "peers" in inspect.signature(module.measure).parameters
-        options = {"peers": peers, "fetch": fetch_peers} if with_peers else {}
+        taken = inspect.signature(module.measure).parameters
+        options: dict[str, Any] = {"peers": peers, "fetch": fetch_peers} if "peers" in taken else {}
+        if models is not None and "models" in taken:
+            options["models"] = models
         try:
             rows = module.measure(device.value, repeats or module.REPEATS, **options)
         except RuntimeError as error:  # a peer's results differ, or the device ran out of memory
             failed.append(f"{name}: {error}")
             continue
         # after each one, so that an interrupted run keeps what it has measured
-        written = timing.report(rows, out, device.value)
+        written = timing.report(rows, out, device.value, getattr(module, "print_table", timing.print_table))
     if written is not None:
         print(f"written: {written}")
     if failed:

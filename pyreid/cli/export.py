@@ -102,12 +102,12 @@ def _write_int8(
 ) -> None:
     from tempfile import TemporaryDirectory
 
-    from pyreid.inference import export_onnx, quantize
+    from pyreid.inference import export_onnx, quantize_int8
 
     with TemporaryDirectory(prefix="pyreid-") as folder:
         source = Path(folder) / "float32.onnx"
         export_onnx(network, source, images=paths[:8] if paths else None, **options)
-        report = quantize(source, out, calibration_images=paths, min_similarity=min_similarity)
+        report = quantize_int8(source, out, calibration_images=paths, min_similarity=min_similarity)
     print(
         f"{out}: int8, {report.size_bytes / 1e6:.1f} MB instead of {report.float_size_bytes / 1e6:.1f} MB; cosine "
         f"similarity to float32 at least {report.parity.cosine:.4f}, {report.parity.mean_cosine:.4f} on average, on "

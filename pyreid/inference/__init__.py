@@ -10,7 +10,7 @@ from pyreid.inference.extractor import FeatureExtractor
 from pyreid.inference.fold import FoldReport, fold_batch_norm, fold_report
 from pyreid.inference.images import ImageInput
 from pyreid.inference.parity import Parity, Tolerance
-from pyreid.inference.quantize import QuantizeReport, quantize
+from pyreid.inference.quantize import QuantizeReport, quantize_int8
 
 __all__ = [
     "ExportReport",
@@ -29,6 +29,6 @@ __all__ = [
     "fold_batch_norm",
     "fold_report",
     "open_exported",
-    "quantize",
+    "quantize_int8",
     "read_paths",
 ]

@@ -74,7 +74,7 @@ def check_parity(parity: Parity, tolerance: Tolerance, what: str) -> None:
     if parity.cosine >= tolerance.cosine and parity.difference <= tolerance.difference:
         return
     raise ExportError(
-        f"{what}: gives other embeddings than the PyTorch model on {parity.images} images: lowest cosine similarity "
+        f"{what}: the embeddings of {parity.images} images differ from the model's: lowest cosine similarity "
         f"{parity.cosine:.6f} (expected at least {tolerance.cosine}), largest relative difference "
         f"{parity.difference:.3g} (expected at most {tolerance.difference})"
     )

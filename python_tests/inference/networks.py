@@ -26,8 +26,8 @@ def small_size(name: str) -> tuple[int, int]:
 
 
 def shorten_rmnet(patch: pytest.MonkeyPatch) -> None:
-    """One block of each width instead of 36 in all."""
-    patch.setattr(rmnet, "STAGES", ((32, 1), (64, 1), (128, 1), (256, 1)))
+    """One block of stride 1 and one of stride 2 instead of 36 in all."""
+    patch.setattr(rmnet, "STAGES", ((32, 1), (256, 0)))
 
 
 def warmed_up(name: str, **overrides: object) -> nn.Module:

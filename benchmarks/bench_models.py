@@ -1,0 +1,164 @@
+"""Whole networks: images per second in PyTorch, eager, with folded batch norms and compiled, and in the deployed forms,
+ONNX Runtime and OpenVINO in float32 and int8; one image and 32, beside parameters, multiply-accumulates and sizes.
+
+python -m benchmarks.bench_models                     # the edge models on the CPU, prints a table
+python -m benchmarks.bench_models --models 'safr*'
+
+The weights are fresh ones, on which no time depends. Every form gives its embeddings first, and those of float32 have
+to be PyTorch's; how far int8 is from them says little without training, and is not judged here.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pyreid.errors import PyreidError
+from pyreid.inference import export_onnx, export_openvino, fold_batch_norm, open_exported, quantize_int8
+from pyreid.inference.exported import exported_files
+from pyreid.inference.sample_images import sample_images
+from pyreid.models import complexity, create_model, list_models
+
+from ._timing import COMPILED, EAGER, DeviceType, Row, result_row, run, time_interleaved
+
+EDGE = ("rmnet", "safr_micro", "safr_small")
+BATCHES = (1, 32)
+REPEATS = 10
+WARMUP = 2
+CALIBRATION = 16  # images; enough for ranges that cost the same as better ones
+TOLERANCE = 1e-2  # of float32 forms, as a fraction of the largest element; rounding is 1e-5
+
+Embed = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A model in one form: what computes it, in what numbers, and its bytes on disk."""
+
+    name: str
+    dtype: str
+    embed: Embed
+    size_bytes: int
+
+
+def forms(model: nn.Module, folder: Path, device: DeviceType) -> list[Form]:
+    """The model in every form that works here, eager PyTorch first; the reason of each that does not is printed."""
+    weights = _bytes(model)
+    folded = fold_batch_norm(model)
+    made = [
+        Form(EAGER, "float32", model, weights),
+        Form(f"{EAGER}, folded", "float32", folded, _bytes(folded)),
+        Form(COMPILED, "float32", torch.compile(model, fullgraph=True), weights),
+    ]
+    if device == "cuda":
+        return made
+    source = folder / "model.onnx"
+
+    def write_int8(name: str) -> Path:
+        drawn = sample_images(CALIBRATION, model.default_input_size)
+        return quantize_int8(source, folder / name, calibration_images=drawn, min_similarity=-1).path
+
+    writers: dict[tuple[str, str], Callable[[], Path]] = {
+        ("ONNX Runtime", "float32"): lambda: export_onnx(model, source).path,
+        ("ONNX Runtime", "int8"): lambda: write_int8("int8.onnx"),
+        ("OpenVINO", "float32"): lambda: export_openvino(model, folder / "model.xml").path,
+        ("OpenVINO", "int8"): lambda: write_int8("int8.xml"),
+    }
+    for (name, dtype), write in writers.items():
+        try:
+            path = write()
+            size = sum(file.stat().st_size for file in exported_files(path))
+            made.append(Form(name, dtype, open_exported(path), size))
+        except (PyreidError, OSError) as error:
+            print(f"without {name} {dtype}: {str(error)[:200]}", file=sys.stderr)
+    return made
+
+
+def measure(device: DeviceType, repeats: int, models: str | None = None) -> list[Row]:
+    """Time the models that match the pattern ``models``, or the edge models, in every form against eager PyTorch."""
+    names = list(EDGE) if models is None else list_models(models)
+    if not names:
+        raise PyreidError(f"--models: {models!r} matches no model; expected any of {', '.join(list_models())}")
+    rows: list[Row] = []
+    for name in names:
+        torch.manual_seed(0)
+        torch._dynamo.reset()
+        model = create_model(name).eval().to(device)
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            made = forms(model, Path(folder), device)
+            for batch in BATCHES:
+                rows += _measure_batch(name, model, made, batch, device, repeats)
+    return rows
+
+
+def _measure_batch(
+    name: str, model: nn.Module, made: list[Form], batch: int, device: DeviceType, repeats: int
+) -> list[Row]:
+    height, width = model.default_input_size
+    images = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0)).to(device)
+    counts = complexity(model)
+    expected = made[0].embed(images)
+    rows = []
+    for form in made:
+        where = f"{name} {height}x{width} batch {batch}, {form.name}"
+        try:
+            found = form.embed(images)
+        except Exception as error:  # whatever a compiler raises
+            print(
+                f"without {where}: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}",
+                file=sys.stderr,
+            )
+            continue
+        difference = float((found - expected).abs().max() / expected.abs().max())
+        if form.dtype == "float32" and not difference <= TOLERANCE:
+            raise RuntimeError(f"{where}: the embeddings differ by {difference:.3g}, allowed {TOLERANCE}")
+        # By pairs, as each finds the caches as the others left them; eager PyTorch against itself is the noise.
+        pair = {"form": lambda form=form: form.embed(images), EAGER: lambda: made[0].embed(images)}
+        timings = time_interleaved(pair, repeats, warmup=WARMUP, device=device)
+        row = result_row(
+            op="model", case=where, dtype=form.dtype, device=device,
+            ours=timings["form"], peer=EAGER, peer_timing=timings[EAGER],
+        )  # fmt: skip
+        rows.append(
+            row
+            | {
+                "model": name,
+                "form": form.name,
+                "batch": batch,
+                "images_per_second": round(1e3 * batch / timings["form"].median_ms, 1),
+                "params": counts.params,
+                "macs": counts.macs,
+                "size_bytes": form.size_bytes,
+            }
+        )
+    return rows
+
+
+def print_table(rows: Sequence[Row]) -> None:
+    """Print rows for people: speed, and how many times that of eager PyTorch, measured in turns with it."""
+    wide = max((len(row["form"]) for row in rows), default=0)
+    print(
+        f"{'model':<26} {'params':>9} {'MACs':>8} {'batch':>5} {'form':<{wide}} {'numbers':<8} {'MB':>7} "
+        f"{'images/s':>9} {'+-%':>4} {'of eager':>8}"
+    )
+    for row in rows:
+        print(
+            f"{row['model']:<26} {row['params'] / 1e6:>8.2f}M {row['macs'] / 1e9:>7.3f}G {row['batch']:>5} "
+            f"{row['form']:<{wide}} {row['dtype']:<8} {row['size_bytes'] / 1e6:>7.2f} {row['images_per_second']:>9.1f} "
+            f"{100 * row['ours_spread']:>4.0f} {row['ratio']:>7.2f}x"
+        )
+
+
+def _bytes(model: nn.Module) -> int:
+    """What the state takes in a file: parameters and buffers."""
+    return sum(value.numel() * value.element_size() for value in model.state_dict().values())
+
+
+if __name__ == "__main__":
+    run(__doc__, measure, REPEATS, show=print_table)

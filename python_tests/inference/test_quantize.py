@@ -1,0 +1,131 @@
+"""int8 files: near float32 on images that set no range, smaller, and refused where they are not near."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import pyreid
+from pyreid.errors import DatasetError, ExportError
+from pyreid.inference import export_onnx, open_exported, quantize_int8
+from pyreid.inference.sample_images import sample_images
+from python_tests.inference.networks import shorten_rmnet, warmed_up
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
+
+SIZE = (64, 32)
+Exported = tuple[nn.Module, Path]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A short RMNet, and its float32 file that takes uint8 images."""
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_rmnet(patch)
+        model = warmed_up("rmnet")
+        path = tmp_path_factory.mktemp("quantize") / "float.onnx"
+        export_onnx(model, path, input_size=SIZE, preprocessing=True)
+    return model, path
+
+
+@pytest.fixture(scope="module")
+def photos() -> list[np.ndarray]:
+    return sample_images(10, SIZE, seed=7)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_int8_is_near_float32(suffix: str, exported: Exported, photos: list[np.ndarray], tmp_path: Path) -> None:
+    model, source = exported
+    report = quantize_int8(source, tmp_path / f"int8{suffix}")
+    assert report.calibration_images == 64
+    assert report.parity.images == 32
+    assert 0.98 <= report.parity.cosine <= report.parity.mean_cosine < 1
+    assert report.size_bytes == sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert report.float_size_bytes == source.stat().st_size
+    if suffix == ".onnx":
+        assert report.size_bytes < report.float_size_bytes / 2
+    assert open_exported(report.path).info.precision == "int8"
+    found = pyreid.FeatureExtractor(report.path)(photos)
+    expected = pyreid.FeatureExtractor(model, size=SIZE)(photos)
+    similarity = (found * expected).sum(axis=1)  # of unit vectors
+    assert similarity.min() > 0.98
+    assert np.abs(found - expected).max() > 1e-5, "int8 rounds"
+
+
+def test_weights_are_int8_with_a_scale_per_channel(exported: Exported, tmp_path: Path) -> None:
+    path = quantize_int8(exported[1], tmp_path / "int8.onnx").path
+    graph = onnx.load(path).graph
+    values = {tensor.name: tensor for tensor in graph.initializer}
+    made_by = {node.output[0]: node for node in graph.node}
+    layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
+    assert len(layers) == 11
+    for layer in layers:
+        source = made_by[layer.input[1]]
+        assert source.op_type == "DequantizeLinear"
+        assert values[source.input[0]].data_type == onnx.TensorProto.INT8
+        assert list(values[source.input[1]].dims) == [values[source.input[0]].dims[0]]
+        assert made_by[layer.input[0]].op_type == "DequantizeLinear"
+
+
+def test_given_images_calibrate_and_every_fifth_tests(
+    exported: Exported, photos: list[np.ndarray], tmp_path: Path
+) -> None:
+    report = quantize_int8(exported[1], tmp_path / "a.onnx", calibration_images=photos)
+    assert (report.calibration_images, report.parity.images) == (8, 2)
+    options: dict[str, Any] = {"calibration_images": photos[:3], "test_images": photos[3:], "min_similarity": 0.9}
+    report = quantize_int8(exported[1], tmp_path / "b.onnx", **options)
+    assert (report.calibration_images, report.parity.images) == (3, 7)
+    # ranges of another kind of image
+    dark: dict[str, Any] = {"calibration_images": [np.zeros_like(photo) for photo in photos], "test_images": photos}
+    with pytest.raises(ExportError, match="in int8: the embeddings of 10 images differ"):
+        quantize_int8(exported[1], tmp_path / "c.onnx", min_similarity=0.99, **dark)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_below_the_bound_nothing_is_written(
+    suffix: str, exported: Exported, photos: list[np.ndarray], tmp_path: Path
+) -> None:
+    path = tmp_path / f"int8{suffix}"
+    with pytest.raises(ExportError, match=r"lowest cosine similarity 0\.9\d+ \(expected at least 1\.0\)"):
+        quantize_int8(exported[1], path, calibration_images=photos, min_similarity=1.0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_is_quiet(exported: Exported, photos: list[np.ndarray], tmp_path: Path, capfd: Any) -> None:
+    quantize_int8(exported[1], tmp_path / "a.onnx", calibration_images=photos[:2])
+    assert capfd.readouterr() == ("", "")
+    assert logging.root.manager.disable == logging.NOTSET
+
+
+def test_wrong_arguments(exported: Exported, photos: list[np.ndarray], tmp_path: Path) -> None:
+    source = exported[1]
+    for options, message in (
+        ({"min_similarity": 1.5}, "min_similarity: got 1.5, expected a cosine"),
+        ({"calibration_images": photos[:1]}, "calibration_images: expected at least 2"),
+        ({"calibration_images": [], "test_images": photos}, "calibration_images: expected at least one"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            quantize_int8(source, tmp_path / "a.onnx", **options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"path: expected a file that ends in \.onnx or \.xml"):
+        quantize_int8(source, tmp_path / "a.tflite")
+    with pytest.raises(ValueError, match=r"source: expected a file that ends in \.onnx"):
+        quantize_int8(tmp_path / "a.xml", tmp_path / "a.onnx")
+    with pytest.raises(DatasetError, match=r"gone\.jpg"):
+        quantize_int8(source, tmp_path / "a.onnx", calibration_images=[tmp_path / "gone.jpg"], test_images=photos)
+    done = quantize_int8(source, tmp_path / "a.onnx", calibration_images=photos).path
+    with pytest.raises(ExportError, match=r"a\.onnx is int8 already"):
+        quantize_int8(done, tmp_path / "b.onnx")
