@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import pyreid
 from pyreid.cli.evaluate import evaluate
 from pyreid.cli.rerank import rerank
+from python_tests.cli.feature_files import command, damage
 
 app, evaluation = typer.Typer(), typer.Typer()
 app.command()(rerank)
@@ -23,27 +24,6 @@ evaluation.command()(evaluate)
 
 OPTIONS = {"k1": 6, "k2": 3, "lambda_value": 0.4, "compat": "torchreid"}
 FLAGS = ["--k1", "6", "--k2", "3", "--lambda-value", "0.4", "--compat", "torchreid"]
-
-
-@pytest.fixture
-def query() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(7, 8)).astype(np.float32)
-
-
-@pytest.fixture
-def gallery() -> np.ndarray:
-    return np.random.default_rng(1).normal(size=(30, 8)).astype(np.float32)
-
-
-@pytest.fixture
-def files(query: np.ndarray, gallery: np.ndarray, tmp_path: Path) -> Path:
-    np.save(tmp_path / "query.npy", query)
-    np.save(tmp_path / "gallery.npy", gallery)
-    return tmp_path
-
-
-def command(folder: Path, *more: str) -> list[str]:
-    return ["--query", str(folder / "query.npy"), "--gallery", str(folder / "gallery.npy"), *more]
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
@@ -128,17 +108,7 @@ def test_the_first_are_printed_without_an_output(files: Path, query: np.ndarray,
     ],
 )
 def test_failures_are_one_line_and_write_nothing(files: Path, wrong: str, more: tuple[str, ...], message: str) -> None:
-    path = files / "gallery.npy"
-    rows = np.load(path)
-    if wrong == "short":
-        path.write_bytes(path.read_bytes()[:-5])
-    elif wrong == "columns":
-        np.save(path, rows[:, :7])
-    elif wrong == "nan":
-        rows[3, 2] = np.nan
-        np.save(path, rows)
-    elif wrong == "missing":
-        path.unlink()
+    damage(files, wrong)
     before = sorted(files.iterdir())
     result = CliRunner().invoke(app, command(files, *more, "--output", str(files / "d.npz")))
     assert result.exit_code == 1

@@ -13,30 +13,10 @@ from typer.testing import CliRunner
 
 import pyreid
 from pyreid.cli.search import search
+from python_tests.cli.feature_files import command, damage
 
 app = typer.Typer()
 app.command()(search)
-
-
-@pytest.fixture
-def query() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(7, 8)).astype(np.float32)
-
-
-@pytest.fixture
-def gallery() -> np.ndarray:
-    return np.random.default_rng(1).normal(size=(30, 8)).astype(np.float32)
-
-
-@pytest.fixture
-def files(query: np.ndarray, gallery: np.ndarray, tmp_path: Path) -> Path:
-    np.save(tmp_path / "query.npy", query)
-    np.save(tmp_path / "gallery.npy", gallery)
-    return tmp_path
-
-
-def command(folder: Path, *more: str, query: str = "query.npy", gallery: str = "gallery.npy") -> list[str]:
-    return ["--query", str(folder / query), "--gallery", str(folder / gallery), *more]
 
 
 def neighbors(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -112,34 +92,6 @@ def test_the_first_are_printed_without_an_output(files: Path, query: np.ndarray,
     (files / "gallery.npy.paths.txt").write_text("".join(f"folder/{index}.jpg\n" for index in range(30)))
     named = CliRunner().invoke(app, command(files, "-k", "1"))
     assert f"0 1 {indices[0, 0]}.jpg {distances[0, 0]:.4f}" in " ".join(named.output.split())
-
-
-def damage(folder: Path, how: str) -> tuple[str, ...]:
-    path = folder / "gallery.npy"
-    rows = np.load(path)
-    if how == "short":
-        path.write_bytes(path.read_bytes()[:-5])
-    elif how == "columns":
-        np.save(path, rows[:, :7])
-    elif how == "nan":
-        rows[3, 2] = np.nan
-        np.save(path, rows)
-    elif how == "missing":
-        path.unlink()
-    elif how == "integers":
-        np.save(path, rows.astype(np.int64))
-    elif how == "short zip":
-        np.savez(folder / "g.npz", a=rows)
-        (folder / "g.npz").write_bytes((folder / "g.npz").read_bytes()[:-40])
-    elif how == "many":
-        np.savez(folder / "g.npz", a=rows, b=rows)
-    elif how == "short safetensors":
-        safetensors.numpy.save_file({"a": rows}, folder / "g.safetensors")
-        (folder / "g.safetensors").write_bytes((folder / "g.safetensors").read_bytes()[:-4])
-    elif how == "suffix":
-        (folder / "g.txt").write_text("1 2 3")
-    other = {"short zip": "g.npz", "many": "g.npz", "short safetensors": "g.safetensors", "suffix": "g.txt"}
-    return ("--gallery", str(folder / other[how])) if how in other else ()
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import multiprocessing
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +16,7 @@ import torch.distributed as dist
 from pyreid.evaluation import evaluate, evaluate_sharded, sharded
 from pyreid.ops import shards
 from python_tests.evaluation.test_evaluate import integer_problem
-
-WORLDS = (1, 2, 5)
-TIMEOUT = 200  # seconds until a rank that waits counts as hanging
+from python_tests.ranks import TIMEOUT, WORLDS, FullDisk, attempt, meet, part, run_ranks, share
 
 Arrays = dict[str, Any]
 
@@ -65,18 +60,6 @@ GOOD: dict[str, tuple[Callable[[], Arrays], dict[str, Any]]] = {
     "bfloat16": (lambda: reals(torch.bfloat16), {}),
     "float64, no cameras": (lambda: reals(torch.float64, cameras=False), {}),
 }
-
-
-def share(arrays: Arrays, rank: int, world: int) -> Arrays:
-    """Uneven parts; with five ranks some have no queries or no gallery."""
-    if world == 1:
-        return arrays
-    own = {}
-    for name, array in arrays.items():
-        cuts = {2: [0, 0.2, 1], 5: [0, 0.4, 0.4, 0.45, 1, 1] if "query" in name else [0, 0, 0.3, 0.7, 0.71, 1]}[world]
-        begin, end = (int(cut * len(array)) for cut in cuts[rank : rank + 2])
-        own[name] = array[begin:end]
-    return own
 
 
 def break_columns(arrays: Arrays) -> None:
@@ -128,47 +111,11 @@ BAD: dict[str, tuple[Callable[[Arrays], None], str, str]] = {  # what the last r
 }
 
 
-class FullDisk:
-    """A temporary file that has room for two chunks."""
-
-    def __init__(self, **options: Any) -> None:
-        self.writes = 0
-
-    def __enter__(self) -> FullDisk:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def flush(self) -> None:
-        pass
-
-    def write(self, data: Any) -> None:
-        self.writes += 1
-        if self.writes > 2:
-            raise OSError(28, "No space left on device")
-
-
-def attempt(arrays: Arrays) -> str:
-    try:
-        evaluate_sharded(**arrays)
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return "no error"
-
-
 def work(rank: int, world: int, folder: str) -> None:
     """What one rank does: all cases one after the other, into a file."""
-    torch.set_num_threads(1)
     sharded._QUERIES_AT_A_TIME = 16
     shards._CHUNK_BYTES = 1000
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meet",
-        rank=rank,
-        world_size=world,
-        timeout=datetime.timedelta(seconds=TIMEOUT),
-    )
+    meet(rank, world, folder)
     found: dict[str, Any] = {}
     for name, (make, options) in GOOD.items():
         found[name] = evaluate_sharded(**share(make(), rank, world), **options).to_dict()
@@ -177,20 +124,20 @@ def work(rank: int, world: int, folder: str) -> None:
         arrays = share(integers(), rank, world)
         if last:
             break_it(arrays)
-        found[name] = attempt(arrays)
+        found[name] = attempt(evaluate_sharded, **arrays)
     empty = share(integers(), rank, world)
     empty["gallery"], empty["gallery_ids"], empty["gallery_cams"] = (
         empty[key][:0] for key in ("gallery", "gallery_ids", "gallery_cams")
     )
-    found["empty"] = attempt(empty)
+    found["empty"] = attempt(evaluate_sharded, **empty)
     narrow = share(integers(), rank, world)
     narrow["query"] = narrow["query"][:, :3]
-    found["narrow"] = attempt(narrow)
+    found["narrow"] = attempt(evaluate_sharded, **narrow)
 
     original, ranking = tempfile.TemporaryFile, sharded.ranking_strips
     if last:
         tempfile.TemporaryFile = FullDisk  # type: ignore[assignment, misc]
-    found["disk"] = attempt(share(integers(), rank, world))
+    found["disk"] = attempt(evaluate_sharded, **share(integers(), rank, world))
     tempfile.TemporaryFile = original  # type: ignore[misc]
     if last:  # a device that fails in the middle
 
@@ -198,37 +145,26 @@ def work(rank: int, world: int, folder: str) -> None:
             raise RuntimeError("out of memory")
 
         sharded.ranking_strips = fail  # type: ignore[assignment]
-    found["device"] = attempt(share(integers(), rank, world))
+    found["device"] = attempt(evaluate_sharded, **share(integers(), rank, world))
     sharded.ranking_strips = ranking
 
     if world == 5:  # a group of some ranks, numbered anew
         group = dist.new_group([1, 3])
         if rank in (1, 3):
-            part = share(integers(), (1, 3).index(rank), 2)
-            found["group"] = evaluate_sharded(**part, group=group).to_dict()
-    dist.barrier()
-    dist.destroy_process_group()
+            own = share(integers(), (1, 3).index(rank), 2)
+            found["group"] = evaluate_sharded(**own, group=group).to_dict()
+    part()
     (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
     """For each number of ranks what each rank found."""
-    context = multiprocessing.get_context("spawn")
-    found = {}
-    for world in WORLDS:
-        folder = tmp_path_factory.mktemp(f"ranks{world}")
-        processes = [
-            context.Process(target=work, args=(rank, world, str(folder)), daemon=True) for rank in range(world)
-        ]
-        os.environ["OMP_NUM_THREADS"] = "1"
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(TIMEOUT)
-        assert [process.exitcode for process in processes] == [0] * world
-        found[world] = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(world)]
-    return found
+    folders = run_ranks(work, tmp_path_factory)
+    return {
+        world: [json.loads((folder / f"{rank}.json").read_text()) for rank in range(world)]
+        for world, folder in folders.items()
+    }
 
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * TIMEOUT)]

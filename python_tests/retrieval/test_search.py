@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import multiprocessing
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +16,7 @@ import pyreid
 from pyreid.ops import distance_tiles, shards
 from pyreid.retrieval import search, search_sharded
 from pyreid.retrieval import search as search_function
+from python_tests.ranks import TIMEOUT, WORLDS, FullDisk, attempt, meet, part, run_ranks, share
 
 module = __import__("sys").modules[search_function.__module__]
 
@@ -186,9 +183,6 @@ def test_on_a_gpu(metric: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 # By several ranks.
 
-WORLDS = (1, 2, 5)
-TIMEOUT = 100  # seconds until a rank that waits counts as hanging
-
 
 def problem() -> dict[str, np.ndarray]:
     """Every tenth gallery row repeats another, mostly of another share."""
@@ -205,61 +199,11 @@ def alike() -> dict[str, np.ndarray]:
     return {"query": rng.standard_normal((77, 301)).astype("f4"), "gallery": rows.astype("f4")}
 
 
-def share(arrays: dict[str, np.ndarray], rank: int, world: int) -> dict[str, Any]:
-    """Uneven parts; with five ranks some have no queries or no gallery."""
-    own = {}
-    for name, array in arrays.items():
-        cuts = {
-            1: [0, 1],
-            2: [0, 0.2, 1],
-            5: [0, 0.4, 0.4, 0.45, 1, 1] if name == "query" else [0, 0, 0.3, 0.7, 0.71, 1],
-        }[world]
-        begin, end = (int(cut * len(array)) for cut in cuts[rank : rank + 2])
-        own[name] = array[begin:end]
-    return own
-
-
-def attempt(**arguments: Any) -> str:
-    try:
-        search_sharded(**arguments)
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return "no error"
-
-
-class FullDisk:
-    """A temporary file that has room for two chunks."""
-
-    def __init__(self, **options: Any) -> None:
-        self.writes = 0
-
-    def __enter__(self) -> FullDisk:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def flush(self) -> None:
-        pass
-
-    def write(self, data: Any) -> None:
-        self.writes += 1
-        if self.writes > 2:
-            raise OSError(28, "No space left on device")
-
-
 def work(rank: int, world: int, folder: str) -> None:
     """What one rank does: all cases one after the other, into a file."""
-    torch.set_num_threads(1)
     module._QUERIES_AT_A_TIME = 16
     shards._CHUNK_BYTES = 1000
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meet",
-        rank=rank,
-        world_size=world,
-        timeout=datetime.timedelta(seconds=TIMEOUT),
-    )
+    meet(rank, world, folder)
     last, found = rank == world - 1, {}
     for name, make in (("problem", problem), ("alike", alike)):
         for metric in ("euclidean", "cosine"):
@@ -272,19 +216,19 @@ def work(rank: int, world: int, folder: str) -> None:
 
     own = share(problem(), rank, world)
     messages = {
-        "nan": attempt(**(own | {"gallery": own["gallery"] * np.float32(np.nan)} if last else own)),
-        "columns": attempt(**(own | {"gallery": own["gallery"][:, :4]} if last else own)),
-        "option": attempt(**own, k=3 if last else 4),
-        "k": attempt(**own, k=402),
-        "type": attempt(**(own | {"query": "query.txt"} if last else own)),
-        "empty": attempt(**(own | {"gallery": own["gallery"][:0]})),
+        "nan": attempt(search_sharded, **(own | {"gallery": own["gallery"] * np.float32(np.nan)} if last else own)),
+        "columns": attempt(search_sharded, **(own | {"gallery": own["gallery"][:, :4]} if last else own)),
+        "option": attempt(search_sharded, **own, k=3 if last else 4),
+        "k": attempt(search_sharded, **own, k=402),
+        "type": attempt(search_sharded, **(own | {"query": "query.txt"} if last else own)),
+        "empty": attempt(search_sharded, **(own | {"gallery": own["gallery"][:0]})),
     }
     original = tempfile.TemporaryFile
     for name in ("query", "gallery"):
         if last:
             tempfile.TemporaryFile = FullDisk  # type: ignore[assignment, misc]
         short = own if name == "query" else own | {"query": own["query"][:0]}
-        messages[f"disk {name}"] = attempt(**short)
+        messages[f"disk {name}"] = attempt(search_sharded, **short)
         tempfile.TemporaryFile = original  # type: ignore[misc]
     searching = module.search_rows
     if last:
@@ -293,35 +237,21 @@ def work(rank: int, world: int, folder: str) -> None:
             raise RuntimeError("out of memory")
 
         module.search_rows = fail
-        messages["device"] = attempt(**own)
+        messages["device"] = attempt(search_sharded, **own)
         module.search_rows = searching
     else:
-        messages["device"] = attempt(**own)
-    dist.barrier()
-    dist.destroy_process_group()
+        messages["device"] = attempt(search_sharded, **own)
+    part()
     np.savez(Path(folder) / f"{rank}.npz", **found, **{f"error {name}": text for name, text in messages.items()})
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[Any]]:
     """For each number of ranks what each rank found."""
-    context = multiprocessing.get_context("spawn")
-    found, running = {}, {}
-    os.environ["OMP_NUM_THREADS"] = "1"
-    for world in WORLDS:
-        folder = tmp_path_factory.mktemp(f"ranks{world}")
-        processes = [
-            context.Process(target=work, args=(rank, world, str(folder)), daemon=True) for rank in range(world)
-        ]
-        for process in processes:
-            process.start()
-        running[world] = folder, processes
-    for world, (folder, processes) in running.items():
-        for process in processes:
-            process.join(TIMEOUT)
-        assert [process.exitcode for process in processes] == [0] * world
-        found[world] = [dict(np.load(folder / f"{rank}.npz")) for rank in range(world)]
-    return found
+    folders = run_ranks(work, tmp_path_factory)
+    return {
+        world: [dict(np.load(folder / f"{rank}.npz")) for rank in range(world)] for world, folder in folders.items()
+    }
 
 
 @pytest.mark.slow
