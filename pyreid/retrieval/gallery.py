@@ -135,8 +135,8 @@ class Gallery:
 
         Args:
             features: (N, D) floating-point numbers as for :func:`pyreid.search`; kept as float32.
-            ids: (N,) integers; None: unknown, -1.
-            cameras: (N,) integers; None: unknown, -1.
+            ids: (N,) integers from 0 to 2^63 - 1, -1 where unknown; None: all unknown.
+            cameras: (N,) integers, likewise.
             timestamps: (N,) numbers, NaN where unknown; None: all unknown.
             metadata: N JSON objects, or None where an item has none.
 
@@ -145,7 +145,8 @@ class Gallery:
 
         Raises:
             TypeError: if features, ids, cameras or timestamps are not numbers, or metadata no JSON objects.
-            ValueError: if shapes do not fit, or features are NaN or infinite.
+            ValueError: if shapes do not fit, features are NaN or infinite, or ids or cameras are out of range.
+            GalleryError: if the gallery is read-only, closed, or was opened before this process was forked.
             OSError: if the disk is full; then nothing was added, and the gallery must be opened again.
         """
         matrix = read_features("features", features, may_be_empty=True)
@@ -291,6 +292,13 @@ def _array(name: str, values: Any) -> np.ndarray:
     return values.cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
+def _as_int64(name: str, array: np.ndarray) -> np.ndarray:
+    """Raises ValueError for what would become another number."""
+    if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
+        raise ValueError(f"{name}: {int(array.max())} does not fit a 64-bit signed integer")
+    return array.astype(np.int64)
+
+
 def _integers(name: str, values: Any, count: int) -> np.ndarray:
     if values is None:
         return np.full(count, UNKNOWN, np.int64)
@@ -298,8 +306,11 @@ def _integers(name: str, values: Any, count: int) -> np.ndarray:
     if array.shape != (count,):
         raise ValueError(f"{name}: expected shape ({count},), one for each row of features, got {array.shape}")
     if array.dtype.kind not in "iu" and count:
-        raise TypeError(f"{name}: expected integers, got {array.dtype}")
-    return array.astype(np.int64)
+        raise TypeError(f"{name}: expected integers of 64 bits, got {array.dtype}")
+    integers = _as_int64(name, array)
+    if count and integers.min() < UNKNOWN:
+        raise ValueError(f"{name}: expected 0 or more, or {UNKNOWN} where unknown, got {integers.min()}")
+    return integers
 
 
 def _times(values: Any, count: int) -> np.ndarray:
@@ -335,7 +346,7 @@ def _keys(values: Any) -> np.ndarray:
     array = np.atleast_1d(_array("keys", values))
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         raise TypeError(f"keys: expected a list of integers, got {array.dtype} of shape {array.shape}")
-    return array.astype(np.int64)
+    return _as_int64("keys", array)
 
 
 def _some(name: str, values: Any) -> np.ndarray | None:
@@ -344,7 +355,7 @@ def _some(name: str, values: Any) -> np.ndarray | None:
     array = np.atleast_1d(_array(name, list(values) if isinstance(values, set | frozenset) else values))
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         raise TypeError(f"{name}: expected an integer or a list of integers, got {array.dtype} of shape {array.shape}")
-    return array.astype(np.int64)
+    return _as_int64(name, array)
 
 
 def _range(values: Any) -> tuple[float, float] | None:

@@ -18,7 +18,7 @@ import torch
 
 from pyreid.errors import GalleryError
 from pyreid.retrieval import FaissIndex, Gallery
-from pyreid.retrieval.stores import local
+from pyreid.retrieval.stores import files
 
 D = 6
 
@@ -231,7 +231,7 @@ def test_damage_is_told_from_a_torn_end(tmp_path: Path) -> None:
 def test_a_full_disk_adds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Gallery(tmp_path / "g", columns=D) as gallery:
         fill(gallery, 3)
-        write = local._write
+        write = files.write
 
         def full(path: Path, parts: Any, mode: str) -> None:
             if path.name.startswith("log"):
@@ -239,7 +239,7 @@ def test_a_full_disk_adds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                 raise OSError(28, "No space left on device")
             write(path, parts, mode)
 
-        monkeypatch.setattr(local, "_write", full)
+        monkeypatch.setattr(files, "write", full)
         with pytest.raises(OSError, match="No space left"):
             fill(gallery, 3)
         monkeypatch.undo()
@@ -361,7 +361,7 @@ GOOD = np.zeros((2, D), "f4")
         ({"features": GOOD[:, :3]}, ValueError, "features: expected 6 columns, as the gallery has, got 3"),
         ({"features": GOOD * np.nan}, ValueError, "features: 12 NaN or infinite values"),
         ({"features": GOOD, "ids": [1]}, ValueError, r"ids: expected shape \(2,\)"),
-        ({"features": GOOD, "ids": [0.5, 1]}, TypeError, "ids: expected integers, got float64"),
+        ({"features": GOOD, "ids": [0.5, 1]}, TypeError, "ids: expected integers of 64 bits, got float64"),
         ({"features": GOOD, "timestamps": ["a", "b"]}, TypeError, "timestamps: expected numbers"),
         ({"features": GOOD, "timestamps": [0, np.inf]}, ValueError, "timestamps: expected finite numbers"),
         ({"features": GOOD, "metadata": [{}]}, ValueError, "metadata: expected 2 objects"),

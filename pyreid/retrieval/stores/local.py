@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
+import re
+import threading
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from pyreid.errors import GalleryError
 from pyreid.ops._checks import Metric
 from pyreid.ops.distance_tiles import as_tensor, squared_norms
 from pyreid.retrieval.search import search_rows
+from pyreid.retrieval.stores import files
 from pyreid.retrieval.stores.base import Filter, Item, Records, has_values
 from pyreid.retrieval.stores.log import DamageError, pack, unpack
 
@@ -25,6 +27,7 @@ _FORMAT = 1
 _GATHER_BYTES = 256 * 2**20  # a filter's rows up to these are searched as a copy, if they are few
 _GATHER_SHARE = 4  # few: at most one of these
 _BLOCK_ROWS = 4096  # copied at a time by a compaction
+_GENERATION_FILE = re.compile(r"(log|features)\.\d+")
 
 
 class LocalStore:
@@ -55,15 +58,18 @@ class LocalStore:
         self._lock: BinaryIO | None = None
         self._file: BinaryIO | None = None
         self._broken = False
+        self._process = os.getpid()
+        self._guard = threading.RLock()  # of all that is in memory
         manifest = self.path / "manifest.json"
         if not manifest.exists() and (read_only or columns is None):
             raise FileNotFoundError(f"{path}: no gallery; give columns= to make one")
         if not read_only:
             self.path.mkdir(parents=True, exist_ok=True)
-            _sync_folder(self.path.parent)
-            self._lock = _locked(self.path)
+            files.sync_folder(self.path.parent)
+            self._lock = files.lock(self.path)
         try:
             if not manifest.exists():
+                self._check_empty()
                 self._write_manifest(int(columns or 0), metric or "euclidean", 0)
             self._open()
             for name, given, found in (("columns", columns, self.columns), ("metric", metric, self.metric)):
@@ -107,14 +113,15 @@ class LocalStore:
                     removed.append(columns[0])
                 self._committed = end
         except DamageError as error:
-            raise GalleryError(
-                f"{self._log}: damaged at byte {error.position}, with sound records behind it; restore it from a copy"
-            ) from None
+            raise GalleryError(f"{self._log}: {error}; restore it from a copy") from None
         if adds:
             self._keys, self._ids, self._cameras, self._times = (np.concatenate(c) for c in zip(*adds, strict=True))
             self._alive = np.ones(len(self._keys), bool)
         for keys in removed:
-            self._alive[np.searchsorted(self._keys, keys)] = False
+            try:
+                self._alive[self._rows(keys)] = False
+            except KeyError as error:
+                raise GalleryError(f"{self._log}: a record removes what is not there ({error})") from error
         assert self._file is not None
         size = os.fstat(self._file.fileno()).st_size
         if size < len(self._keys) * self._row_bytes:
@@ -123,11 +130,21 @@ class LocalStore:
                 f"the log, got {size}"
             )
         if not self.read_only:  # what a killed writer left
-            _cut(self._log, self._committed)
-            _cut(self._features, len(self._keys) * self._row_bytes)
-            for file in (*self.path.glob("log.*"), *self.path.glob("features.*"), *self.path.glob(".manifest.*")):
+            files.cut(self._log, self._committed)
+            files.cut(self._features, len(self._keys) * self._row_bytes)
+            (self.path / ".manifest.new").unlink(missing_ok=True)
+            for file in self._generation_files():
                 if file not in (self._log, self._features):
                     file.unlink()
+
+    def _generation_files(self) -> list[Path]:
+        return [file for file in self.path.iterdir() if _GENERATION_FILE.fullmatch(file.name)]
+
+    def _check_empty(self) -> None:
+        """Raise GalleryError rather than make a gallery over the files of one that has lost its manifest."""
+        for file in self._generation_files():  # empty ones are those of a process killed before it made the manifest
+            if file.stat().st_size:
+                raise GalleryError(f"{file}: there is no manifest.json beside it; restore that, or move the files away")
 
     @property
     def _log(self) -> Path:
@@ -147,79 +164,84 @@ class LocalStore:
             found: dict[str, Any] = json.loads(path.read_bytes())
             if found["format"] != _FORMAT:
                 raise GalleryError(f"{path}: expected format {_FORMAT}, got {found['format']}")
-            if not {"columns", "metric", "generation"} <= found.keys():
-                raise KeyError("columns, metric or generation")
+            columns, metric, generation = (found[name] for name in ("columns", "metric", "generation"))
+            if type(columns) is not int or type(generation) is not int or columns < 1 or generation < 0:
+                raise ValueError(f"columns {columns!r}, generation {generation!r}")
+            if metric not in get_args(Metric):
+                raise ValueError(f"metric {metric!r}")
         except (ValueError, KeyError, TypeError) as error:
             raise GalleryError(f"{path}: no manifest of a gallery ({error})") from error
         return found
 
     def _write_manifest(self, columns: int, metric: str, generation: int, records: Iterable[bytes] = ()) -> None:
         """Make a generation the current one: its log first, then the manifest, by a rename."""
-        _write(self.path / f"log.{generation}", records, "wb")
-        _write(self.path / f"features.{generation}", (), "ab")
+        files.write(self.path / f"log.{generation}", records, "wb")
+        files.write(self.path / f"features.{generation}", (), "ab")
         content = {"format": _FORMAT, "columns": columns, "metric": metric, "generation": generation}
         temporary = self.path / ".manifest.new"
-        _write(temporary, [json.dumps(content, indent=2).encode() + b"\n"], "wb")
-        _sync_folder(self.path)  # before the rename, so that the manifest never names what is not there
+        files.write(temporary, [json.dumps(content, indent=2).encode() + b"\n"], "wb")
+        files.sync_folder(self.path)  # before the rename, so that the manifest never names what is not there
         temporary.replace(self.path / "manifest.json")
-        _sync_folder(self.path)
+        files.sync_folder(self.path)
 
     def __len__(self) -> int:
         return int(self._alive.sum())
 
     def keys(self) -> np.ndarray:
-        return self._keys[self._alive]
+        with self._guard:
+            return self._keys[self._alive]
 
     def add(self, records: Records) -> np.ndarray:
-        self._check_writable()
-        keys = np.arange(self._next_key, self._next_key + len(records))
-        features = np.ascontiguousarray(records.features, "<f4")
-        crc = zlib.crc32(features.tobytes())
-        rows = len(self._keys)
-        metadata = list(records.metadata)
-        head = {
-            "op": "add",
-            "next_key": self._next_key + len(records),
-            "features_crc32": crc,
-            "metadata": metadata if any(m is not None for m in metadata) else None,
-        }
-        record = pack(head, (keys, records.ids, records.cameras, records.timestamps))
-        # The features are on the disk before the record that commits them.
-        self._append(self._features, features.tobytes(), rows * self._row_bytes)
-        self._commit(record)
-        self._keys = np.concatenate([self._keys, keys])
-        self._ids = np.concatenate([self._ids, records.ids])
-        self._cameras = np.concatenate([self._cameras, records.cameras])
-        self._times = np.concatenate([self._times, records.timestamps])
-        self._alive = np.concatenate([self._alive, np.ones(len(keys), bool)])
-        self._metadata.extend(metadata)
-        self._sums.append((len(keys), crc))
-        self._next_key += len(keys)
-        if self._norms is not None:
-            added = squared_norms(torch.from_numpy(features), device=torch.device("cpu"), dtype=torch.float32)
-            self._norms = torch.cat([self._norms, added])
-        self.version += 1
-        return keys
+        with self._writing():
+            keys = np.arange(self._next_key, self._next_key + len(records))
+            features = np.ascontiguousarray(records.features, "<f4")
+            crc = zlib.crc32(features.tobytes())
+            metadata = list(records.metadata)
+            head = {
+                "op": "add",
+                "next_key": self._next_key + len(records),
+                "features_crc32": crc,
+                "metadata": metadata if any(m is not None for m in metadata) else None,
+            }
+            record = pack(head, (keys, records.ids, records.cameras, records.timestamps))
+            # The features are on the disk before the record that commits them.
+            self._append(self._features, features.tobytes(), len(self._keys) * self._row_bytes)
+            self._commit(record)
+            self._keys = np.concatenate([self._keys, keys])
+            self._ids = np.concatenate([self._ids, records.ids])
+            self._cameras = np.concatenate([self._cameras, records.cameras])
+            self._times = np.concatenate([self._times, records.timestamps])
+            self._alive = np.concatenate([self._alive, np.ones(len(keys), bool)])
+            self._metadata.extend(metadata)
+            self._sums.append((len(keys), crc))
+            self._next_key += len(keys)
+            if self._norms is not None:
+                added = squared_norms(torch.from_numpy(features), device=torch.device("cpu"), dtype=torch.float32)
+                self._norms = torch.cat([self._norms, added])
+            self.version += 1
+            return keys
 
     def remove(self, keys: np.ndarray) -> None:
-        self._check_writable()
-        rows = self._rows(keys)
-        self._commit(pack({"op": "remove"}, (keys,)))
-        self._alive[rows] = False
-        for row in rows.tolist():
-            self._metadata[row] = None
-        self.version += 1
+        with self._guard:
+            rows = self._rows(keys)
+            with self._writing():
+                self._commit(pack({"op": "remove"}, (keys,)))
+                self._alive[rows] = False
+                for row in rows.tolist():
+                    self._metadata[row] = None
+                self.version += 1
 
     def records(self, keys: np.ndarray) -> Records:
-        rows = self._rows(keys)
-        return Records(
-            np.array(self._matrix()[rows]),
-            self._ids[rows],
-            self._cameras[rows],
-            self._times[rows],
-            [self._metadata[row] for row in rows.tolist()],
-            self._keys[rows],
-        )
+        with self._guard:
+            rows = self._rows(keys)
+            return Records(
+                np.array(self._matrix()[rows]),
+                self._ids[rows],
+                self._cameras[rows],
+                self._times[rows],
+                [self._metadata[row] for row in rows.tolist()],
+                self._keys[rows],
+            )
 
     def search(
         self, query: torch.Tensor, k: int, filter: Filter, device: torch.device
@@ -229,15 +251,16 @@ class LocalStore:
         A filter that leaves at most a quarter of the rows, and these within 256 MiB, has them copied and searched; for
         other filters and after removals all rows are multiplied, and the others left out of the ranking.
         """
-        selected = self._selected(filter)
+        with self._guard:  # what a later add or removal leaves as it is
+            selected = self._selected(filter)
+            if self._norms is None:
+                cpu = torch.device("cpu")
+                self._norms = squared_norms(as_tensor("features", self._matrix()), device=cpu, dtype=torch.float32)
+            matrix, norms, keys = self._matrix(), self._norms, self._keys
         count = int(selected.sum())
         k = min(k, count)
         if k == 0 or len(query) == 0:
             return np.empty((len(query), k), np.float32), np.empty((len(query), k), np.int64)
-        if self._norms is None:
-            cpu = torch.device("cpu")
-            self._norms = squared_norms(as_tensor("features", self._matrix()), device=cpu, dtype=torch.float32)
-        matrix, norms, keys = self._matrix(), self._norms, self._keys
         mask: torch.Tensor | None = None
         if count * _GATHER_SHARE <= len(keys) and count * self._row_bytes <= _GATHER_BYTES:
             matrix, norms, keys = matrix[selected], norms[torch.from_numpy(selected)], keys[selected]
@@ -257,26 +280,26 @@ class LocalStore:
 
     def compact(self) -> None:
         """Rewrite the files without the items removed. A kill leaves the old files or the new ones."""
-        self._check_writable()
-        rows = self._alive.nonzero()[0]
-        matrix, generation, crc = self._matrix(), self._generation + 1, 0
-        with (self.path / f"features.{generation}").open("wb") as file:
-            for start in range(0, len(rows), _BLOCK_ROWS):
-                block = matrix[rows[start : start + _BLOCK_ROWS]].tobytes()
-                crc = zlib.crc32(block, crc)
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        head = {
-            "op": "add",
-            "next_key": self._next_key,
-            "features_crc32": crc,
-            "metadata": [self._metadata[row] for row in rows.tolist()],
-        }
-        columns = (self._keys[rows], self._ids[rows], self._cameras[rows], self._times[rows])
-        self._write_manifest(self.columns, self.metric, generation, [pack(head, columns)])
-        self._open()
-        self.version += 1
+        with self._writing():
+            rows = self._alive.nonzero()[0]
+            matrix, generation, crc = self._matrix(), self._generation + 1, 0
+            with (self.path / f"features.{generation}").open("wb") as file:
+                for start in range(0, len(rows), _BLOCK_ROWS):
+                    block = matrix[rows[start : start + _BLOCK_ROWS]].tobytes()
+                    crc = zlib.crc32(block, crc)
+                    file.write(block)
+                file.flush()
+                os.fsync(file.fileno())
+            head = {
+                "op": "add",
+                "next_key": self._next_key,
+                "features_crc32": crc,
+                "metadata": [self._metadata[row] for row in rows.tolist()],
+            }
+            columns = (self._keys[rows], self._ids[rows], self._cameras[rows], self._times[rows])
+            self._write_manifest(self.columns, self.metric, generation, [pack(head, columns)])
+            self._open()
+            self.version += 1
 
     def verify(self) -> None:
         """Read all features and compare their checksums.
@@ -343,13 +366,21 @@ class LocalStore:
                 selected[row] = bool(filter.where(item))
         return selected
 
-    def _check_writable(self) -> None:
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One change at a time. After an error it is not known what is on the disk, so no other one may follow."""
         if self.read_only:
             raise GalleryError(f"{self.path}: opened read-only")
-        if self._lock is None:
-            raise GalleryError(f"{self.path}: closed")
-        if self._broken:
-            raise GalleryError(f"{self.path}: an earlier write failed; open the gallery again")
+        if self._process != os.getpid():  # a fork has the parent's lock as well
+            raise GalleryError(f"{self.path}: opened by another process; open it in this one")
+        with self._guard:
+            if self._lock is None:
+                raise GalleryError(f"{self.path}: closed")
+            if self._broken:
+                raise GalleryError(f"{self.path}: an earlier write failed; open the gallery again")
+            self._broken = True
+            yield
+            self._broken = False
 
     def _commit(self, record: bytes) -> None:
         self._append(self._log, record, self._committed)
@@ -358,41 +389,9 @@ class LocalStore:
     def _append(self, path: Path, data: bytes, end: int) -> None:
         """Write behind ``end``, which is what is committed, to the disk itself."""
         try:
-            _cut(path, end)  # an add that failed may have left something
-            _write(path, [data], "ab")
+            files.cut(path, end)  # an add that failed may have left something
+            files.write(path, [data], "ab")
         except BaseException:
             with contextlib.suppress(OSError):
-                _cut(path, end)
-            self._broken = True  # whether the data is on the disk is not known after a failed fsync
+                files.cut(path, end)
             raise
-
-
-def _locked(path: Path) -> BinaryIO:
-    file = (path / "lock").open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise GalleryError(f"{path}: another process or object writes to this gallery; open it read-only") from error
-    return file
-
-
-def _write(path: Path, parts: Iterable[bytes], mode: str) -> None:
-    with path.open(mode) as file:
-        for part in parts:
-            file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _cut(path: Path, size: int) -> None:
-    if path.stat().st_size != size:
-        os.truncate(path, size)
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -21,11 +21,10 @@ _COLUMNS = {"add": ("<i8", "<i8", "<i8", "<f8"), "remove": ("<i8",)}
 
 
 class DamageError(Exception):
-    """A record in the middle of a log is damaged; holds its position."""
+    """A log is damaged at a byte; the message says how."""
 
-    def __init__(self, position: int) -> None:
-        super().__init__(position)
-        self.position = position
+    def __init__(self, position: int, how: str) -> None:
+        super().__init__(f"damaged at byte {position}, {how}")
 
 
 def pack(head: dict[str, Any], columns: tuple[np.ndarray, ...]) -> bytes:
@@ -44,7 +43,8 @@ def unpack(content: bytes) -> Iterator[tuple[dict[str, Any], list[np.ndarray], i
     An incomplete record at the end was never committed, and is left out.
 
     Raises:
-        DamageError: if a complete record comes after one that is not.
+        DamageError: if a complete record comes after one that is not, if what is at the end is no part of a record, or
+            if a sound record holds what this version does not write.
     """
     position = 0
     while position < len(content):
@@ -53,17 +53,44 @@ def unpack(content: bytes) -> Iterator[tuple[dict[str, Any], list[np.ndarray], i
             later = content.find(_MAGIC, position + 1)
             while later >= 0:
                 if _payload(content, later) is not None:
-                    raise DamageError(position)
+                    raise DamageError(position, "with sound records behind it")
                 later = content.find(_MAGIC, later + 1)
+            if not _is_torn(content, position):
+                raise DamageError(position, "not as an interrupted write leaves it")
             return
-        length = struct.unpack_from("<Q", payload)[0]
-        head = json.loads(payload[8 : 8 + length])
-        start, columns = 8 + length, []
-        for kind in _COLUMNS[head["op"]]:
-            columns.append(np.frombuffer(payload, kind, head["count"], start))
-            start += 8 * head["count"]
+        try:
+            head, columns = _read(payload)
+        except (ValueError, KeyError, TypeError, struct.error) as error:
+            raise DamageError(position, f"a record of another version or program ({error!r})") from error
         position += _HEADER.size + len(payload)
         yield head, columns, position
+
+
+def _read(payload: bytes) -> tuple[dict[str, Any], list[np.ndarray]]:
+    length = struct.unpack_from("<Q", payload)[0]
+    head = json.loads(payload[8 : 8 + length])
+    start, columns = 8 + length, []
+    for kind in _COLUMNS[head["op"]]:
+        columns.append(np.frombuffer(payload, kind, head["count"], start))
+        start += 8 * head["count"]
+    missing = ({"next_key", "features_crc32", "metadata"} if head["op"] == "add" else set()) - head.keys()
+    if missing:
+        raise KeyError(", ".join(sorted(missing)))
+    return head, columns
+
+
+def _is_torn(content: bytes, position: int) -> bool:
+    """Whether the end of a log is the beginning of a record; zeros may be in the place of what was not written."""
+    header = content[position : position + _HEADER.size]
+    if len(header) < _HEADER.size or not any(header[4:]):
+        return _MAGIC.startswith(header[:4].rstrip(b"\0"))
+    magic, length, _, header_sum = _HEADER.unpack(header)
+    if not any(header[-4:]):  # not known how long it is
+        return bool(magic == _MAGIC) and not any(content[position + _HEADER.size :])
+    if magic != _MAGIC or zlib.crc32(header[:-4]) != header_sum:
+        return False
+    end = position + _HEADER.size + length
+    return end > len(content) or not any(content[end - 8 :])
 
 
 def _payload(content: bytes, position: int) -> bytes | None:
