@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from pyreid.data.fixed_length import FixedLengthSampler
     from pyreid.data.image_dataset import ImageDataset
     from pyreid.data.layouts import DatasetWarning
+    from pyreid.data.protocol import Protocol
     from pyreid.data.random_erasing import RandomErasing
+    from pyreid.data.rank_batches import RankBatches
     from pyreid.data.records import ImageRecord, ReIDDataset, Sample, SampleKey
     from pyreid.data.registry import list_datasets, load_dataset
     from pyreid.data.samplers import RandomIdentitySampler
+    from pyreid.data.shuffle_sampler import ShuffleSampler
     from pyreid.data.synthetic.generator import synthesize
     from pyreid.data.transforms import IMAGENET_MEAN, IMAGENET_STD, eval_transform, train_transform
 
@@ -27,12 +30,15 @@ _NAMES = {
     "DatasetWarning": "layouts",
     "ImageDataset": "image_dataset",
     "ImageRecord": "records",
+    "Protocol": "protocol",
     "RandomErasing": "random_erasing",
     "FixedLengthSampler": "fixed_length",
     "RandomIdentitySampler": "samplers",
+    "RankBatches": "rank_batches",
     "ReIDDataset": "records",
     "Sample": "records",
     "SampleKey": "records",
+    "ShuffleSampler": "shuffle_sampler",
     "check_dataset": "check",
     "eval_transform": "transforms",
     "list_datasets": "registry",
@@ -48,11 +54,14 @@ __all__ = [
     "FixedLengthSampler",
     "ImageDataset",
     "ImageRecord",
+    "Protocol",
     "RandomErasing",
     "RandomIdentitySampler",
+    "RankBatches",
     "ReIDDataset",
     "Sample",
     "SampleKey",
+    "ShuffleSampler",
     "check_dataset",
     "eval_transform",
     "list_datasets",

@@ -3,49 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from pyreid.data.image_groups import cut, cut_across_cameras, draw
 from pyreid.data.records import SampleKey
+
+EpochOf = Literal["images", "identities"]
 
 
 class RandomIdentitySampler(Sampler[list[SampleKey]]):
     """Batch sampler: ``num_ids`` identities x ``num_instances`` images (SAFR 18 x 4, Compact-ReID 8 x 4, DaRe 18 x 4).
 
-    Every epoch shuffles the images of each identity and cuts them into groups of ``num_instances``; what is left over
-    waits for another epoch, and an identity with fewer images repeats some of them. A batch takes one group each of
-    ``num_ids`` identities drawn among those that still have groups. The epoch ends when fewer identities remain.
+    With ``epoch_of="images"``, every epoch shuffles the images of each identity and cuts them into groups of
+    ``num_instances``; what is left over waits for another epoch, and an identity with fewer images repeats some of
+    them. A batch takes one group each of ``num_ids`` identities drawn among those that still have groups. The epoch
+    ends when fewer identities remain.
+
+    With ``epoch_of="identities"``, the epoch of DaRe's authors, an epoch is as many batches as the identities fill, and
+    takes each identity at most once, with ``num_instances`` of its images drawn at random.
 
     The batches depend only on ``(seed, epoch)``, never on a global random state, and every :class:`SampleKey` carries
     the seed of its own augmentation, so that neither the number of workers nor a resumed run changes a batch.
 
-    Give it to a ``DataLoader`` as ``batch_sampler``.
+    Give it to a ``DataLoader`` as ``batch_sampler``; on several ranks through :class:`pyreid.data.RankBatches`.
 
     Args:
         labels: the label of every image of the data set, in the data set's order.
         num_ids: identities per batch, P.
         num_instances: images per identity, K.
         seed: non-negative seed of all epochs.
+        cameras: the camera of every image; the K images of an identity then come from as many cameras as possible.
+            None takes images without regard to their cameras.
+        epoch_of: what an epoch goes through, ``"images"`` or ``"identities"``.
 
     Raises:
-        TypeError: a size, the seed or a label is not an integer.
-        ValueError: a size is not positive, the seed is negative, or there are fewer identities than ``num_ids``.
+        TypeError: a size, the seed, a label or a camera is not an integer.
+        ValueError: a size is not positive, the seed is negative, there are fewer identities than ``num_ids``, the
+            cameras are not as many as the labels, or ``epoch_of`` is something else.
     """
 
-    def __init__(self, labels: Sequence[int], *, num_ids: int, num_instances: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        labels: Sequence[int],
+        *,
+        num_ids: int,
+        num_instances: int,
+        seed: int = 0,
+        cameras: Sequence[int] | None = None,
+        epoch_of: EpochOf = "images",
+    ) -> None:
         for name, number in (("num_ids", num_ids), ("num_instances", num_instances), ("seed", seed)):
             if not isinstance(number, int | np.integer):
                 raise TypeError(f"{name} must be an integer, got {number!r}")
         for name, value, least in (("num_ids", num_ids, 1), ("num_instances", num_instances, 1), ("seed", seed, 0)):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
-        array = np.asarray(labels)
-        if array.size and array.dtype.kind not in "iu":
-            raise TypeError(f"labels must be integers, got {array.dtype}")
-        array = array.astype(np.int64)
-        if array.ndim != 1:
-            raise ValueError(f"labels must be a flat sequence of integers, got shape {array.shape}")
+        if epoch_of not in get_args(EpochOf):
+            raise ValueError(f"epoch_of must be one of {', '.join(get_args(EpochOf))}, got {epoch_of!r}")
+        array = _as_integers("labels", labels)
         identities = np.unique(array)
         if len(identities) < num_ids:
             raise ValueError(
@@ -54,9 +73,16 @@ class RandomIdentitySampler(Sampler[list[SampleKey]]):
         self.num_ids = num_ids
         self.num_instances = num_instances
         self.seed = seed
+        self.epoch_of = epoch_of
         order = np.argsort(array, kind="stable")
-        starts = np.searchsorted(array[order], identities)
-        self._images = np.split(order, starts[1:])
+        starts = np.searchsorted(array[order], identities)[1:]
+        self._images = np.split(order, starts)
+        self._cameras: list[NDArray[np.int64]] | None = None
+        if cameras is not None:
+            views = _as_integers("cameras", cameras)
+            if len(views) != len(array):
+                raise ValueError(f"cameras must have one entry for each of {len(array)} labels, got {len(views)}")
+            self._cameras = np.split(views[order], starts)
         self._epoch = 0
         self._plan: tuple[int, list[list[SampleKey]]] | None = None
 
@@ -85,18 +111,18 @@ class RandomIdentitySampler(Sampler[list[SampleKey]]):
 
     def _batches(self) -> list[list[SampleKey]]:
         if self._plan is None or self._plan[0] != self._epoch:
-            self._plan = (self._epoch, self._draw(np.random.default_rng([self.seed, self._epoch])))
+            rng = np.random.default_rng([self.seed, self._epoch])
+            drawn = self._through_images(rng) if self.epoch_of == "images" else self._through_identities(rng)
+            self._plan = (self._epoch, drawn)
         return self._plan[1]
 
-    def _draw(self, rng: np.random.Generator) -> list[list[SampleKey]]:
-        size = self.num_instances
-        groups: list[np.ndarray] = []
-        for images in self._images:
-            if len(images) < size:
-                # Every image at least once, then repeats: a plain draw with replacement could leave some out.
-                images = np.concatenate([images, rng.choice(images, size - len(images))])
-            shuffled = rng.permutation(images)
-            groups.append(shuffled[: len(shuffled) // size * size].reshape(-1, size))
+    def _through_images(self, rng: np.random.Generator) -> list[list[SampleKey]]:
+        groups: list[NDArray[np.int64]] = []
+        for identity, images in enumerate(self._images):
+            if self._cameras is None:
+                groups.append(cut(images, self.num_instances, rng))
+            else:
+                groups.append(cut_across_cameras(images, self._cameras[identity], self.num_instances, rng))
         left = np.array([len(group) for group in groups])
         batches: list[list[SampleKey]] = []
         while True:
@@ -105,6 +131,34 @@ class RandomIdentitySampler(Sampler[list[SampleKey]]):
                 return batches
             chosen = rng.choice(available, self.num_ids, replace=False)
             left[chosen] -= 1
-            indices = np.concatenate([groups[i][left[i]] for i in chosen])
-            seeds = rng.integers(0, 2**63 - 1, len(indices))
-            batches.append([SampleKey(int(i), int(s)) for i, s in zip(indices, seeds, strict=True)])
+            batches.append(_as_keys(np.concatenate([groups[i][left[i]] for i in chosen]), rng))
+
+    def _through_identities(self, rng: np.random.Generator) -> list[list[SampleKey]]:
+        # The authors draw from a set of unread identities, which is refilled when fewer than P are left. An epoch of
+        # floor(identities / P) batches empties it that far, so that every epoch begins with all identities.
+        order = rng.permutation(len(self._images))
+        count = len(order) // self.num_ids
+        batches: list[list[SampleKey]] = []
+        for chosen in order[: count * self.num_ids].reshape(count, self.num_ids):
+            groups = [
+                draw(self._images[i], self.num_instances, rng, None if self._cameras is None else self._cameras[i])
+                for i in chosen
+            ]
+            batches.append(_as_keys(np.concatenate(groups), rng))
+        return batches
+
+
+def _as_integers(name: str, values: Sequence[int]) -> NDArray[np.int64]:
+    array = np.asarray(values)
+    if array.size and array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, got {array.dtype}")
+    array = array.astype(np.int64)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must be a flat sequence of integers, got shape {array.shape}")
+    return array
+
+
+def _as_keys(indices: NDArray[np.int64], rng: np.random.Generator) -> list[SampleKey]:
+    """Keys with a seed each for the augmentation."""
+    seeds = rng.integers(0, 2**63 - 1, len(indices))
+    return [SampleKey(int(i), int(s)) for i, s in zip(indices, seeds, strict=True)]
