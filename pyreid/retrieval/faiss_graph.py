@@ -16,12 +16,14 @@ from pyreid.retrieval.joint_features import JointFeatures
 
 _ROWS_AT_A_TIME = 16384
 _LANDMARKS = 512  # of either kind, see `_farthest`
+_PROBED = 0.55  # of the lists: re-ID features fill space so evenly that less finds too little, see docs/re-ranking.md
 _POINTS_PER_CENTROID = 64  # for k-means; faiss's own 256 make a better index hardly, and training four times as long
 
 
 @dataclass(frozen=True, slots=True)
 class FaissLists:
-    """Approximate lists and what is known about them; the attributes are those of a ``NeighborGraph``."""
+    """Approximate lists and what is known about them: attributes of a ``NeighborGraph``, and ``breadth``, the parameter
+    whose larger values find more."""
 
     indices: Tensor
     distances: Tensor
@@ -30,6 +32,7 @@ class FaissLists:
     recall: float
     farthest_ratio: float
     sampled_rows: int
+    breadth: str
 
 
 def faiss_lists(
@@ -37,21 +40,22 @@ def faiss_lists(
 ) -> FaissLists:
     """See :meth:`pyreid.retrieval.NeighborGraph.faiss`; ``k``, ``sample`` and ``seed`` are checked."""
     x = features.x
-    proposals, source = _proposals(x, k, index, parameters)
+    proposals, source, breadth = _proposals(x, k, index, parameters)
     indices, distances = _lists(x, proposals)
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randperm(len(x), generator=generator)[:sample].sort().values
     farthest = _farthest(x, generator)
     recall, ratio = _measure(x, features.norms, rows, indices, distances, farthest)
-    return FaissLists(indices, distances, farthest, source, recall, ratio, len(rows))
+    return FaissLists(indices, distances, farthest, source, recall, ratio, len(rows), breadth)
 
 
-def _proposals(x: Tensor, k: int, name: str, parameters: str | None) -> tuple[Tensor, str]:
-    """(N, k) int64 items that the index finds for each item, -1 where it finds fewer; and its description."""
+def _proposals(x: Tensor, k: int, name: str, parameters: str | None) -> tuple[Tensor, str, str]:
+    """(N, k) int64 items that the index finds for each item, -1 where it finds fewer; its description, and what of its
+    parameters makes it find more."""
     faiss = importlib.import_module("faiss")
     if not isinstance(name, str):
         raise TypeError(f"index: expected a string, got {type(name).__name__}")
-    lists = max(1, min(round(4 * len(x) ** 0.5), len(x) // 39))  # 39 points per centroid are the least faiss wants
+    lists = max(1, min(round(len(x) ** 0.5), len(x) // 39))  # 39 points per centroid are the least faiss wants
     factory = f"IVF{lists},Flat" if name == "IVF" else name
     try:
         index = faiss.index_factory(x.shape[1], factory, faiss.METRIC_L2)
@@ -60,12 +64,13 @@ def _proposals(x: Tensor, k: int, name: str, parameters: str | None) -> tuple[Te
     inverted = faiss.try_extract_index_ivf(index)
     if inverted is not None:
         inverted.cp.max_points_per_centroid = _POINTS_PER_CENTROID
-    chosen = parameters
-    if chosen is None:
-        if inverted is not None:
-            chosen = f"nprobe={max(8, inverted.nlist // 64)}"
-        elif "HNSW" in factory:
-            chosen = f"efSearch={max(128, 2 * k)}"
+    chosen, breadth = parameters, "the index's parameters"
+    if inverted is not None:
+        breadth = "nprobe"
+        chosen = chosen if chosen is not None else f"nprobe={max(8, round(_PROBED * inverted.nlist))}"
+    elif "HNSW" in factory:
+        breadth = "efSearch"
+        chosen = chosen if chosen is not None else f"efSearch={max(128, 2 * k)}"
     single = x.float().numpy()
     try:
         index.train(single)
@@ -81,7 +86,7 @@ def _proposals(x: Tensor, k: int, name: str, parameters: str | None) -> tuple[Te
         torch.from_numpy(index.search(single[start : start + _ROWS_AT_A_TIME], k)[1])
         for start in range(0, len(x), _ROWS_AT_A_TIME)
     ]
-    return torch.cat(found), f"faiss {factory}" + (f" ({chosen})" if chosen else "")
+    return torch.cat(found), f"faiss {factory}" + (f" ({chosen})" if chosen else ""), breadth
 
 
 def _lists(x: Tensor, proposals: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from pyreid.retrieval.joint_features import JointFeatures
 
 _log = logging.getLogger(__name__)
 _CHECKED_ROWS = 64  # of a graph, against the features that it is used with
+_LEAST_RECALL = 0.9  # without a warning
 Farthest = Literal["exact", "sampled"]
 
 
@@ -138,9 +139,10 @@ class NeighborGraph:
         in the order of (distance, index). Where an index finds fewer than ``k`` items, that list is made exactly.
 
         ``recall`` is measured on a seeded sample of rows against the exact engine: the part of their entries that are
-        no farther than the exact list's last one. The divisor of re-ranking, the farthest distance, would need all
-        pairs: ``farthest`` is the maximum over up to 512 items that lie farthest from the mean of all and a seeded
-        sample of 512 others, and ``farthest_ratio`` its mean part of the exact distance, measured on the same rows.
+        no farther than the exact list's last one. Below 0.9 a warning is logged, with the parameter to raise. The
+        divisor of re-ranking, the farthest distance, would need all pairs: ``farthest`` is the maximum over up to 512
+        items that lie farthest from the mean of all and a seeded sample of 512 others, and ``farthest_ratio`` its mean
+        part of the exact distance, measured on the same rows.
 
         Lists from IVF indexes are the same in every run. faiss builds HNSW in several threads, whose order decides
         about links: lists of two runs may differ unless it has one thread.
@@ -149,10 +151,12 @@ class NeighborGraph:
             query: (Q, D) features as for :func:`pyreid.k_reciprocal`; Q may be 0.
             gallery: (G, D).
             k: entries of a list, the item itself among them, from 1 to Q + G.
-            index: ``"IVF"`` for ``"IVFn,Flat"`` with n about 4 sqrt(N), ``"HNSW32"``, or any string for faiss's
+            index: ``"IVF"`` for ``"IVFn,Flat"`` with n about sqrt(N), ``"HNSW32"``, or any string for faiss's
                 ``index_factory``.
             parameters: of the search, as faiss's ParameterSpace has them, for example ``"nprobe=64"`` or
-                ``"efSearch=256"``. None: a 64th of the lists but 8 at least, or the larger of 128 and ``2 k``.
+                ``"efSearch=256"``. None: 55 % of the lists but 8 at least, which found 0.91 of the neighbors of
+                re-ID-like features (docs/re-ranking.md); or the larger of 128 and ``2 k``. Features in clearly apart
+                clusters need far less.
             metric: as for :meth:`exact`.
             sample: rows to measure on; all if there are fewer.
             seed: of the samples.
@@ -185,6 +189,15 @@ class NeighborGraph:
             int(seed),
         )
         _log.info("%s", graph)
+        if lists.recall < _LEAST_RECALL:
+            _log.warning(
+                "recall@%d is %.2f, below %.1f: raise %s (parameters=) for more, or use NeighborGraph.exact; it is %s",
+                graph.k,
+                lists.recall,
+                _LEAST_RECALL,
+                lists.breadth,
+                lists.source,
+            )
         return graph
 
     def summary(self) -> str:

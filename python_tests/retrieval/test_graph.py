@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from typing import Any
 
@@ -190,6 +191,40 @@ def test_re_ranking_by_an_approximate_graph(index: str) -> None:
     np.testing.assert_allclose(distances, np.sort(dense, axis=1), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("index", "few", "many", "name"),
+    [
+        ("IVF", "nprobe=1", "nprobe=50", "nprobe"),
+        ("HNSW16", "efSearch=1", "efSearch=200", "efSearch"),
+        ("PQ4x4", None, None, "the index's parameters"),
+    ],
+)
+def test_a_low_recall_is_a_warning_that_names_what_to_raise(
+    index: str, few: str | None, many: str | None, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("faiss")
+    query, gallery = singles(100, 2900)
+    with caplog.at_level("WARNING", logger="pyreid.retrieval.graph"):
+        graph = NeighborGraph.faiss(query, gallery, 21, index=index, parameters=few)
+        assert f"recall@21 is {graph.recall:.2f}, below 0.9: raise {name} (parameters=)" in caplog.text
+        caplog.clear()
+        if many is not None:
+            NeighborGraph.faiss(query, gallery, 21, index=index, parameters=many)
+            assert caplog.text == ""
+
+
+def test_the_default_index_finds_nine_of_ten_of_features_without_clusters(caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("faiss")
+    rng = np.random.default_rng(0)
+    query, gallery = (rng.standard_normal((n, 64), dtype=np.float32) for n in (100, 5900))
+    with caplog.at_level("WARNING", logger="pyreid.retrieval.graph"):
+        graph = NeighborGraph.faiss(query, gallery, 21)
+    assert graph.source == "faiss IVF77,Flat (nprobe=42)"
+    assert graph.recall is not None
+    assert graph.recall > 0.9
+    assert caplog.text == ""
+
+
 def test_lists_that_faiss_leaves_short_are_made_exactly() -> None:
     pytest.importorskip("faiss")
     query, gallery = singles(10, 300)
@@ -198,6 +233,33 @@ def test_lists_that_faiss_leaves_short_are_made_exactly() -> None:
     assert int(graph.indices.min()) >= 0
     assert graph.recall == 1.0
     assert (graph.indices == exact.indices).float().mean() > 0.99
+
+
+PROGRAM = """
+import resource
+import numpy as np
+from pyreid.retrieval import NeighborGraph, k_reciprocal
+rng = np.random.default_rng(0)
+centres = rng.standard_normal((400, 64), dtype="f4")
+x = centres[rng.integers(0, 400, 30_000)] + 0.3 * rng.standard_normal((30_000, 64), dtype="f4")
+def run(query, gallery):
+    graph = NeighborGraph.faiss(query, gallery, 60, parameters="nprobe=8", sample=200)
+    return graph, k_reciprocal(query, gallery, topk=40, graph=graph)
+run(x[:10], x[:500])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+graph, (_, indices) = run(x[:500], x[500:])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, graph.recall, len(indices))
+"""
+
+
+def test_memory_is_not_that_of_all_pairs() -> None:
+    pytest.importorskip("faiss")
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    growth, recall, queries = done.stdout.split()
+    assert float(recall) > 0.9
+    assert int(queries) == 500
+    assert 1024 * int(growth) < 4 * 30_000**2 / 8
 
 
 def test_without_faiss_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
