@@ -20,7 +20,7 @@ class Tolerance:
         difference: largest difference of an element, as a fraction of the embedding's largest element.
     """
 
-    # Measured over the zoo: float32 in another order differs by 1e-6 to 1e-5. A forgotten normalisation can leave a
+    # Measured in every family of the zoo: float32 in another order differs by about 1e-6. A forgotten normalisation can leave a
     # cosine of 0.998, because embeddings of one network resemble each other.
     cosine: float = 0.9999
     difference: float = 1e-2
