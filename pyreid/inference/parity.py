@@ -20,8 +20,8 @@ class Tolerance:
         difference: largest difference of an element, as a fraction of the embedding's largest element.
     """
 
-    # Measured in every family of the zoo: float32 in another order differs by about 1e-6. A forgotten normalisation can leave a
-    # cosine of 0.998, because embeddings of one network resemble each other.
+    # Measured in every family of the zoo: float32 in another order differs by about 1e-6. A forgotten normalisation can
+    # leave a cosine of 0.998, because embeddings of one network resemble each other.
     cosine: float = 0.9999
     difference: float = 1e-2
 
