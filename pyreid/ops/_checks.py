@@ -152,7 +152,8 @@ def check_mix_arguments(local: object, x: object, identity: object, mask: object
     _check_like("identity", identity, x)
     check_float_tensor("mask", mask, (1, 2))
     assert isinstance(mask, Tensor)
-    if mask.shape not in (x.shape[1:2], x.shape[:2]):
+    # By the dimensions: to look for the shape among both would guard exported graphs against a batch of C images.
+    if mask.shape != (x.shape[1:2] if mask.dim() == 1 else x.shape[:2]):
         expected = f"({x.shape[1]},) or {tuple(x.shape[:2])}"
         raise ValueError(f"mask: expected shape {expected} to match x, got {tuple(mask.shape)}")
     if mask.device != x.device:
