@@ -20,8 +20,9 @@ from pyreid.ops._checks import Metric
 from pyreid.ops.distance_tiles import as_tensor, squared_norms
 from pyreid.retrieval.search import search_rows
 from pyreid.retrieval.stores import files
-from pyreid.retrieval.stores.base import Filter, Item, Records, has_values
+from pyreid.retrieval.stores.base import Filter, Item, Records
 from pyreid.retrieval.stores.log import DamageError, pack, unpack
+from pyreid.retrieval.stores.metadata_columns import MetadataColumns
 
 _FORMAT = 1
 _GATHER_BYTES = 256 * 2**20  # a filter's rows up to these are searched as a copy, if they are few
@@ -97,6 +98,7 @@ class LocalStore:
         self._keys, self._ids, self._cameras = (np.empty(0, np.int64) for _ in range(3))
         self._times, self._alive = np.empty(0), np.empty(0, bool)
         self._metadata: list[dict[str, Any] | None] = []
+        self._columns = MetadataColumns(self._metadata)
         self._sums: list[tuple[int, int]] = []  # rows and CRC-32 of each add
         self._next_key, self._committed = 0, 0
         self._norms: torch.Tensor | None = None
@@ -352,8 +354,7 @@ class LocalStore:
             first, last = filter.time_range
             selected &= (self._times >= first) & (self._times <= last)
         if filter.metadata is not None:
-            for row in selected.nonzero()[0].tolist():
-                selected[row] = has_values(self._metadata[row], filter.metadata)
+            selected = self._columns.matching(filter.metadata, selected)
         if filter.where is not None:
             for row in selected.nonzero()[0].tolist():
                 item = Item(
