@@ -145,6 +145,16 @@ def test_without_a_process_group_one_rank_takes_everything() -> None:
     assert list(share) == list(sampler)
 
 
+def test_ranks_come_from_the_process_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 3)
+    sampler = ShuffleSampler(14, batch_size=2)
+    share = RankBatches(sampler)
+    assert (share.rank, share.num_ranks) == (2, 3)
+    assert list(share) == [list(sampler)[2], list(sampler)[5]]
+
+
 @pytest.mark.parametrize(
     ("rank", "num_ranks", "message"),
     [
