@@ -25,7 +25,7 @@ class WeightedSum(nn.Module):
     - ``"learned"``: ``sum_k exp(-a_k) weights_k L_k + a_k / 2`` with learned a_k, 0 at first, parameters for the main
       optimiser (Kendall et al. 2018). Weight decay would draw exp(-a_k) to 1.
 
-    Deep supervision (DaRe, Sect. 3.2) is such a sum of one loss over the exits of a network::
+    Deep supervision (DaRe) is such a sum of one loss over the exits of a network::
 
         total = WeightedSum(dict.fromkeys(exits, 1.0))
         total({name: loss(output.embeddings[name], labels) for name in exits})

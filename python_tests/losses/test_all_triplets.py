@@ -87,6 +87,9 @@ def test_soft_margin_in_pieces_is_the_same(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_soft_margin_far_out() -> None:
     embeddings, labels = torch.tensor([[0.0], [1e4], [1.0]]), torch.tensor([0, 0, 1])
     assert TripletLoss(None, reduction="sum")(embeddings, labels).item() == pytest.approx(9999 + math.log1p(math.e))
+    embeddings = torch.tensor([[0.0], [25.0], [0.0]], dtype=torch.float64)
+    value = TripletLoss(None, reduction="sum")(embeddings, labels).item()
+    assert value == pytest.approx(25 + math.log1p(math.exp(-25)) + math.log(2), rel=1e-13)
     embeddings = torch.tensor([[0.0], [1.0], [1e4]])
     assert TripletLoss(None)(embeddings, labels).item() == 0
 

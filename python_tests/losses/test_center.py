@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyreid.losses import CenterLoss, Centers, after_step, main_parameters, own_optimizer
+from pyreid.losses import CenterLoss, Centers, SteppedModule, after_step, main_parameters, own_optimizer
 from pyreid.losses.center import CenterReduction
 from pyreid.losses.centers import CenterDistance
 
@@ -63,6 +63,14 @@ def test_on_unit_vectors_the_two_distances_agree() -> None:
     euclidean.load_state_dict(cosine.state_dict())
     # the centres are of unit length to float32
     torch.testing.assert_close(euclidean(x, LABELS), cosine(x, LABELS), rtol=1e-6, atol=0)
+
+
+def test_the_length_of_a_center_does_not_count_for_the_cosine() -> None:
+    x, loss = torch.randn(5, 3), CenterLoss(4, 3, distance="cosine")
+    before = loss(x, LABELS)
+    with torch.no_grad():
+        loss.centers.weight.mul_(3)
+    torch.testing.assert_close(loss(x, LABELS), before)
 
 
 def test_first_centers() -> None:
@@ -198,3 +206,21 @@ def test_own_parameters_are_found_once_and_kept_from_the_main_optimiser() -> Non
     assert all(group["momentum"] == group["weight_decay"] == 0 for group in own.param_groups)
     assert [p.shape for p in main_parameters(holder)] == [(2, 2), (2,)]
     assert own_optimizer(nn.Linear(2, 2)) is None
+
+
+class Scaled(SteppedModule):
+    """A parameter of its own beside centres at another learning rate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.centers = Centers(4, 3)
+
+    def own_lr(self) -> float:
+        return 0.1
+
+
+def test_each_module_has_its_own_learning_rate() -> None:
+    own = own_optimizer(Scaled())
+    assert own is not None
+    assert [(group["lr"], group["params"][0].numel()) for group in own.param_groups] == [(0.1, 1), (0.5, 12)]

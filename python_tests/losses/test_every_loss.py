@@ -56,7 +56,7 @@ OF_EMBEDDINGS: dict[str, Callable[[], nn.Module]] = {
     "center": lambda: CenterLoss(CLASSES, DIM),
     "center_mean": lambda: CenterLoss(CLASSES, DIM, reduction="mean", center_lr=None),
     "center_cosine": lambda: CenterLoss(CLASSES, DIM, distance="cosine"),
-    "push": lambda: PushLoss(smart=False, margin=0.9, final_margin=None),
+    "push": lambda: PushLoss(smart=False, margin=0.9, final_margin=1.0),
     "push_smart": lambda: PushLoss(centers(), margin=0.5),
     "push_learning": lambda: PushLoss(centers(), margin=0.5, detach_centers=False),
     "glob_push": lambda: GlobPushLoss(centers(), smart=False, margin=0.9, final_margin=1.0),
