@@ -60,7 +60,8 @@ class StepMonitor(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         assert isinstance(pl_module, ReIDModule)
-        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        # those of the optimiser alone, as clipping sees them; centres that learn by themselves are not among them
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         rows = [torch.stack([item.loss, *item.terms]) for item in pl_module.pending]
         *flat, norm_value = torch.cat([*rows, norm.reshape(1).to(rows[0])]).tolist()

@@ -84,6 +84,7 @@ def train(
     """
     from pyreid.training.callbacks import write_metrics
     from pyreid.training.datamodule import ReIDDataModule, image_input
+    from pyreid.training.objectives import Objective, needs_classifier
     from pyreid.training.randomness import seed_everything
 
     folder = RunFolder(Path(output_dir))
@@ -99,10 +100,12 @@ def train(
     seed_everything(recipe.seed)
     # A resumed run gets its weights from the checkpoint; the file it once started from may be gone.
     weights = None if resume else recipe.model.weights
-    model = create_model(recipe.model.name, num_classes=num_classes, weights=weights, **recipe.model.overrides)
+    classes = num_classes if needs_classifier(recipe.losses) else 0
+    model = create_model(recipe.model.name, num_classes=classes, weights=weights, **recipe.model.overrides)
     images = image_input(model, recipe.data)
     data = ReIDDataModule(dataset, recipe, images)
-    check_losses(model, data, recipe, num_classes=num_classes)
+    widths = check_losses(model, data, recipe, num_classes=num_classes)
+    objective = Objective(recipe.losses, num_classes=num_classes, widths=widths, weighting=recipe.loss_weighting)
     if overwrite:
         folder.clear()
     folder.remove_leftovers()
@@ -114,7 +117,7 @@ def train(
         best = next((row for row in history if row["epoch"] == checkpoint["pyreid"]["best_epoch"]), None)
         write_metrics(folder, recipe, history, best)
         return _result(folder, history, best, None)
-    return _fit(recipe, folder, dataset, model, data, facts, checkpoint, progress)
+    return _fit(recipe, folder, dataset, model, objective, data, facts, checkpoint, progress)
 
 
 def open_dataset(recipe: Recipe) -> ReIDDataset:
@@ -139,6 +142,7 @@ def _fit(
     folder: RunFolder,
     dataset: ReIDDataset,
     model: Any,
+    objective: Any,
     data: Any,
     facts: dict[str, Any],
     checkpoint: dict[str, Any] | None,
@@ -147,10 +151,8 @@ def _fit(
     from pyreid.training.averaging import CycleAverager
     from pyreid.training.callbacks import EpochRecorder, RunWriter, StepMonitor
     from pyreid.training.module import ReIDModule
-    from pyreid.training.objectives import Objective
     from pyreid.training.progress import TrainingProgress
 
-    objective = Objective(recipe.losses, num_classes=facts["num_classes"])
     module = ReIDModule(model, objective, recipe)
     monitor = StepMonitor(objective.names, [record.path for record in dataset.train])
     recorder = EpochRecorder(monitor, dataset, recipe, data.image_input)

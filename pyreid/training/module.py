@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from pyreid.losses import after_step, main_parameters, own_optimizer
 from pyreid.training.optimizers import make_optimizer, set_beta1
 from pyreid.training.recipe import Recipe
 from pyreid.training.schedules import make_schedule
@@ -49,6 +50,7 @@ class ReIDModule(L.LightningModule):
         self.model = model
         self.objective = objective
         self.recipe = recipe
+        self._own_optimizer = own_optimizer(objective)  # plain SGD, which has no state to save
         self.pending: list[BatchRecord] = []
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
@@ -64,6 +66,14 @@ class ReIDModule(L.LightningModule):
         for optimizer in self.trainer.optimizers:
             set_beta1(optimizer, self.recipe.optimizer, self.progress(batch_idx))
 
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """The step of the main optimiser, then that of the losses' own parameters."""
+        super().optimizer_step(*args, **kwargs)
+        if self._own_optimizer is not None:
+            self._own_optimizer.step()
+            self._own_optimizer.zero_grad()
+        after_step(self.objective)
+
     def progress(self, batch_idx: int = 0) -> float:
         """Epochs done before this batch: a fraction where the recipe fixes the length of an epoch."""
         length = self.recipe.trainer.iterations_per_epoch
@@ -72,7 +82,7 @@ class ReIDModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimiser of the recipe, and a schedule that steps at each epoch's end or at each step."""
         settings, trainer = self.recipe.optimizer, self.recipe.trainer
-        optimizer = make_optimizer([p for p in self.parameters() if p.requires_grad], settings)
+        optimizer = make_optimizer([p for p in main_parameters(self) if p.requires_grad], settings)
         factor = make_schedule(self.recipe.schedule, lr=settings.lr, epochs=trainer.epochs)
         if self.recipe.schedule.interval == "epoch":
             return {

@@ -3,28 +3,57 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from pyreid import losses
 from pyreid.errors import RecipeError
+from pyreid.losses import WeightedSum
 from pyreid.training.recipe_errors import suggest
-from pyreid.training.settings.losses import BatchHardTripletSettings, CrossEntropySettings, LossSettings
+from pyreid.training.settings.losses import (
+    AMSoftmaxSettings,
+    ArcFaceSettings,
+    BatchHardTripletSettings,
+    BatchSoftTripletSettings,
+    CenterSettings,
+    CrossEntropySettings,
+    LossSettings,
+    LossWeighting,
+    PushSettings,
+    TripletSettings,
+)
 
 if TYPE_CHECKING:
     from pyreid.models import ModelOutput
 
 
 class Objective(nn.Module):
-    """All losses of a recipe; ``forward`` gives the weighted sum and the single terms without their weights."""
+    """All losses of a recipe; ``forward`` gives the weighted sum and the single terms without their weights.
 
-    def __init__(self, settings: Sequence[LossSettings], *, num_classes: int) -> None:
+    Args:
+        settings: the ``losses`` part of a recipe.
+        num_classes: training identities.
+        widths: D of each of the model's embeddings, for losses that learn centres.
+        weighting: how the terms are added up.
+    """
+
+    def __init__(
+        self,
+        settings: Sequence[LossSettings],
+        *,
+        num_classes: int,
+        widths: Mapping[str, int] | None = None,
+        weighting: LossWeighting | None = None,
+    ) -> None:
         super().__init__()
+        chosen = weighting or LossWeighting()
         self.settings = tuple(settings)
         self.names = term_names(settings)
-        self.terms = nn.ModuleList(_make_loss(item, num_classes=num_classes) for item in settings)
+        self.terms = nn.ModuleList(_make_losses(settings, num_classes=num_classes, widths=widths or {}))
+        self.sum = WeightedSum([item.weight for item in settings], mode=chosen.mode, decay=chosen.decay)
 
     def forward(self, output: ModelOutput, labels: Tensor) -> tuple[Tensor, Tensor]:
         """
@@ -36,8 +65,7 @@ class Objective(nn.Module):
             The weighted sum (scalar, float32), and the terms (number of losses,), detached.
         """
         terms = [term(pick(output, item), labels) for item, term in zip(self.settings, self.terms, strict=True)]
-        total = torch.stack([item.weight * term for item, term in zip(self.settings, terms, strict=True)]).sum()
-        return total, torch.stack(terms).detach()
+        return self.sum(terms), torch.stack(terms).detach()
 
 
 def term_names(settings: Sequence[LossSettings]) -> tuple[str, ...]:
@@ -55,7 +83,7 @@ def term_names(settings: Sequence[LossSettings]) -> tuple[str, ...]:
 
 def pick(output: ModelOutput, settings: LossSettings) -> Tensor:
     """The output that a loss wants, in float32: mixed precision ends before the losses."""
-    group = output.logits if isinstance(settings, CrossEntropySettings) else output.embeddings
+    group = output.logits if _takes_logits(settings) else output.embeddings
     return group[_source(settings)].float()
 
 
@@ -66,7 +94,7 @@ def check_names(output: ModelOutput, settings: Sequence[LossSettings], *, num_cl
         RecipeError: the model has no such output.
     """
     for index, item in enumerate(settings):
-        kind = "logits" if isinstance(item, CrossEntropySettings) else "embedding"
+        kind = "logits" if _takes_logits(item) else "embedding"
         group = output.logits if kind == "logits" else output.embeddings
         source = _source(item)
         if source not in group:
@@ -80,15 +108,54 @@ def check_names(output: ModelOutput, settings: Sequence[LossSettings], *, num_cl
             )
 
 
+def needs_classifier(settings: Sequence[LossSettings]) -> bool:
+    """Whether a loss takes logits, which a model has for a number of classes above 0."""
+    return any(_takes_logits(item) for item in settings)
+
+
+def _takes_logits(settings: LossSettings) -> bool:
+    return hasattr(settings, "logits")
+
+
 def _source(settings: LossSettings) -> str:
-    return settings.logits if isinstance(settings, CrossEntropySettings) else settings.embedding
+    source: str = getattr(settings, "logits" if _takes_logits(settings) else "embedding")
+    return source
 
 
-def _make_loss(settings: LossSettings, *, num_classes: int) -> nn.Module:
-    from pyreid import losses
+def _make_losses(settings: Sequence[LossSettings], *, num_classes: int, widths: Mapping[str, int]) -> list[nn.Module]:
+    """The losses in their order. Push losses take the centres of the cosine center loss on the same embedding."""
+    centers = {
+        item.embedding: losses.CenterLoss(
+            num_classes,
+            widths[item.embedding],
+            distance=item.distance,
+            reduction=item.reduction,
+            center_lr=item.center_lr,
+        )
+        for item in settings
+        if isinstance(item, CenterSettings)
+    }
+    return [_make_loss(item, centers, num_classes=num_classes) for item in settings]
 
+
+def _make_loss(settings: LossSettings, centers: Mapping[str, losses.CenterLoss], *, num_classes: int) -> nn.Module:
     if isinstance(settings, CrossEntropySettings):
         return losses.LabelSmoothingCrossEntropy(eps=settings.smoothing, mode=settings.mode, num_classes=num_classes)
+    if isinstance(settings, AMSoftmaxSettings):
+        return losses.AMSoftmaxLoss(scale=settings.scale, margin=settings.margin)
+    if isinstance(settings, ArcFaceSettings):
+        return losses.ArcFaceLoss(scale=settings.scale, margin=settings.margin)
+    if isinstance(settings, TripletSettings):
+        return losses.TripletLoss(margin=settings.margin, reduction=settings.reduction)
     if isinstance(settings, BatchHardTripletSettings):
         return losses.BatchHardTripletLoss(margin=settings.margin)
-    return losses.BatchSoftTripletLoss(margin=settings.margin)
+    if isinstance(settings, BatchSoftTripletSettings):
+        return losses.BatchSoftTripletLoss(margin=settings.margin)
+    if isinstance(settings, CenterSettings):
+        return centers[settings.embedding]
+    options = settings.model_dump(include={"smart", "margin", "final_margin", "margin_steps"})
+    own = centers.get(settings.embedding)
+    if isinstance(settings, PushSettings):
+        return losses.PushLoss(own.centers if own is not None and settings.smart else None, **options)
+    assert own is not None  # the recipe has been checked
+    return losses.GlobPushLoss(own.centers, **options)

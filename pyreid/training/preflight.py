@@ -75,8 +75,11 @@ def check_matches(dataset: ReIDDataset) -> None:
     warnings.warn(message, DatasetWarning, stacklevel=2)
 
 
-def check_losses(model: ReIDModel, data: ReIDDataModule, recipe: Recipe, *, num_classes: int) -> None:
+def check_losses(model: ReIDModel, data: ReIDDataModule, recipe: Recipe, *, num_classes: int) -> dict[str, int]:
     """Run a few training images through a copy of the model and look up what the losses want.
+
+    Returns:
+        The width of each embedding by name.
 
     Raises:
         RecipeError: the model has no such output, or cannot take images of that size.
@@ -103,6 +106,7 @@ def check_losses(model: ReIDModel, data: ReIDDataModule, recipe: Recipe, *, num_
                 f"the output {name!r} of model {recipe.model.name} is not finite before the first step; "
                 f"are its weights ({recipe.model.weights}) damaged?"
             )
+    return {name: int(value.shape[1]) for name, value in output.embeddings.items()}
 
 
 def fingerprint(dataset: ReIDDataset) -> str:

@@ -13,7 +13,7 @@ from pydantic import Field, StrictInt, StrictStr, model_validator
 
 from pyreid.training.settings.base import Settings
 from pyreid.training.settings.data import DataSettings, SamplerSettings
-from pyreid.training.settings.losses import LossSettings
+from pyreid.training.settings.losses import LossSettings, LossWeighting
 from pyreid.training.settings.model import ModelSettings, PaperNumbers
 from pyreid.training.settings.optimizer import OptimizerSettings
 from pyreid.training.settings.schedule import ScheduleSettings, SWAGSettings
@@ -30,6 +30,7 @@ class Recipe(Settings):
     sampler: SamplerSettings = SamplerSettings()
     model: ModelSettings
     losses: Annotated[tuple[LossSettings, ...], Field(min_length=1)]
+    loss_weighting: LossWeighting = LossWeighting()
     optimizer: OptimizerSettings
     schedule: ScheduleSettings = ScheduleSettings()
     swag: SWAGSettings | None = None
@@ -46,6 +47,7 @@ class Recipe(Settings):
                 )
             if self.sampler.num_ids < 2:
                 raise ValueError("sampler.num_ids is 1, but a triplet loss needs at least 2 identities in a batch")
+        self._centers_are_there()
         warmup = self.schedule.warmup
         if warmup is not None and self.schedule.decay.type == "cosine" and warmup.epochs >= self.trainer.epochs:
             raise ValueError(
@@ -69,3 +71,21 @@ class Recipe(Settings):
         if self.schedule.interval == "iteration" and self.trainer.iterations_per_epoch is None:
             raise ValueError("schedule.interval is 'iteration', which needs trainer.iterations_per_epoch")
         return self
+
+    def _centers_are_there(self) -> None:
+        """One center loss for an embedding at most, and one with cosine distances for push losses that need it."""
+        distances: dict[str, str] = {}
+        for index, loss in enumerate(self.losses):
+            if loss.type != "center":
+                continue
+            if loss.embedding in distances:
+                raise ValueError(f"losses.{index} is a second center loss on the embedding {loss.embedding!r}")
+            distances[loss.embedding] = loss.distance
+        for index, loss in enumerate(self.losses):
+            if (loss.type == "glob_push" or (loss.type == "push" and loss.smart)) and (
+                distances.get(loss.embedding) != "cosine"
+            ):
+                raise ValueError(
+                    f"losses.{index} is a {loss.type} loss on the embedding {loss.embedding!r}, which needs a center "
+                    "loss with distance: cosine on it"
+                )

@@ -5,15 +5,23 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pyreid import losses
 from pyreid.errors import RecipeError
 from pyreid.losses import BatchHardTripletLoss, BatchSoftTripletLoss, LabelSmoothingCrossEntropy
 from pyreid.models import ModelOutput
-from pyreid.training.objectives import Objective, check_names, pick, term_names
+from pyreid.training.objectives import Objective, check_names, needs_classifier, pick, term_names
 from pyreid.training.settings.losses import (
+    AMSoftmaxSettings,
+    ArcFaceSettings,
     BatchHardTripletSettings,
     BatchSoftTripletSettings,
+    CenterSettings,
     CrossEntropySettings,
+    GlobPushSettings,
     LossSettings,
+    LossWeighting,
+    PushSettings,
+    TripletSettings,
 )
 
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
@@ -73,3 +81,50 @@ def test_names_that_the_model_lacks_are_errors(output: ModelOutput) -> None:
         check_names(output, [cross], num_classes=4)
     with pytest.raises(RecipeError, match="it has no logits at all"):
         check_names(ModelOutput(output.embeddings, {}), [cross], num_classes=3)
+
+
+def test_every_kind_of_loss_is_made_with_its_settings(output: ModelOutput) -> None:
+    cosines = ModelOutput(output.embeddings, {"id": torch.tanh(output.logits["id"])})
+    settings: list[LossSettings] = [
+        AMSoftmaxSettings(type="am_softmax", scale=8.0, margin=0.2),
+        ArcFaceSettings(type="arcface", scale=4.0, margin=0.1),
+        TripletSettings(type="triplet", embedding="a", margin=0.4, reduction="mean_nonzero"),
+        CenterSettings(type="center", embedding="a", distance="cosine", weight=0.3),
+        CenterSettings(type="center", embedding="b", reduction="mean", center_lr=0.1),
+        PushSettings(type="push", embedding="a", margin=0.5, final_margin=None),
+        PushSettings(type="push", embedding="b", smart=False),
+        GlobPushSettings(type="glob_push", embedding="a", margin_steps=7),
+    ]
+    objective = Objective(settings, num_classes=3, widths={"a": 4, "b": 3})
+    total, terms = objective(cosines, LABELS)
+    center, other, push, plain, glob = list(objective.terms)[3:]
+    expected = [
+        losses.AMSoftmaxLoss(scale=8, margin=0.2)(cosines.logits["id"], LABELS),
+        losses.ArcFaceLoss(scale=4, margin=0.1)(cosines.logits["id"], LABELS),
+        losses.TripletLoss(0.4, reduction="mean_nonzero")(output.embeddings["a"], LABELS),
+    ]
+    torch.testing.assert_close(terms[:3], torch.stack(expected))
+    weights = torch.tensor([1, 1, 1, 0.3, 0.0005, 1, 1, 1])
+    torch.testing.assert_close(total, (weights * terms).sum())
+    assert push.centers is glob.centers is center.centers
+    assert plain.centers is None
+    assert (other.reduction, other.centers.lr, other.centers.distance) == ("mean", 0.1, "euclidean")
+    assert (center.centers.distance, center.centers.lr) == ("cosine", 0.5)
+
+
+def test_weights_may_follow_the_sizes_of_the_losses(output: ModelOutput) -> None:
+    settings = [
+        CrossEntropySettings(type="cross_entropy"),
+        BatchHardTripletSettings(type="batch_hard_triplet", embedding="a", weight=2.0),
+    ]
+    objective = Objective(settings, num_classes=3, weighting=LossWeighting(mode="balanced"))
+    total, terms = objective(output, LABELS)
+    torch.testing.assert_close(total, terms[0] + 2 * terms[0])
+    learned = Objective(settings, num_classes=3, weighting=LossWeighting(mode="learned"))
+    assert [name for name, _ in learned.named_parameters()] == ["sum.log_variance"]
+
+
+def test_a_classifier_is_for_losses_on_logits() -> None:
+    hard = BatchHardTripletSettings(type="batch_hard_triplet")
+    assert not needs_classifier([hard, CenterSettings(type="center")])
+    assert needs_classifier([hard, AMSoftmaxSettings(type="am_softmax")])

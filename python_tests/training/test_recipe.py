@@ -128,7 +128,7 @@ def test_a_new_type_drops_the_old_types_keys_whatever_the_order(make_recipe: Cal
         ("trainer.epochs=true", r"'trainer\.epochs' is True; expected a whole number"),
         ("trainer.precision=8", r"'trainer\.precision' is '8'; expected '32', 'bf16-mixed' or '16-mixed'"),
         ("trainer.devices=2", r"'trainer\.devices' is 2: expected 1, or the index of one GPU"),
-        ("losses.1.type=triplet", r"'losses\.1\.type' is 'triplet'; did you mean 'batch_hard_triplet'"),
+        ("losses.1.type=batch_hard", r"'losses\.1\.type' is 'batch_hard'; did you mean 'batch_hard_triplet'"),
         ("losses.0.margin=1", r"unknown key 'losses\.0\.margin'"),
         ("losses.7.margin=1", r"override 'losses\.7\.margin=1': 'losses' is a list, expected an index 0\.\.1"),
         ("losses=[]", r"'losses' is \[\]; expected more items"),
@@ -200,3 +200,20 @@ def test_a_recipe_cannot_be_changed(make_recipe: Callable[..., Recipe]) -> None:
 def test_schedules_that_do_not_fit_the_run(overrides: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         load_recipe("safr/veri776_small", overrides)
+
+
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        ("[{type: glob_push}]", r"losses\.0 is a glob_push loss on the embedding 'embedding', which needs a center"),
+        (
+            "[{type: center, distance: cosine, embedding: features}, {type: push}]",
+            r"losses\.1 is a push loss on the embedding 'embedding', which needs a center loss with distance: cosine",
+        ),
+        ("[{type: center}, {type: center, distance: cosine}]", r"losses\.1 is a second center loss on the embedding"),
+    ],
+)
+def test_push_losses_need_the_centres_of_a_center_loss(losses: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe("safr/veri776_small", [f"losses={losses}"])
+    load_recipe("safr/veri776_small", ["losses=[{type: push, smart: false}]"])

@@ -72,8 +72,16 @@ def assert_same(first: Any, second: Any, where: str = "") -> None:
             "schedule={interval: iteration, decay: {type: exponential, start: 1.0}}",
             "trainer.iterations_per_epoch=3",
         ],
+        [
+            "optimizer.type=sgd",
+            "optimizer.lr=1e-2",
+            "model.overrides={logit_scale: 1.0}",
+            "losses=[{type: am_softmax}, {type: center, distance: cosine, embedding: local}, "
+            "{type: glob_push, embedding: local, margin_steps: 9}, {type: push, embedding: local, margin_steps: 9}]",
+            "loss_weighting.mode=balanced",
+        ],
     ],
-    ids=["adamw, multi-step", "sgd, cosine, accumulate", "adam, by iterations"],
+    ids=["adamw, multi-step", "sgd, cosine, accumulate", "adam, by iterations", "centres and growing margins"],
 )
 def test_resume_is_bit_exact(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StrictStr
+from pydantic import Field, StrictBool, StrictStr
 
-from pyreid.training.settings.base import (
-    NonNegativeFloat,
-    Settings,
-)
+from pyreid.training.settings.base import NonNegativeFloat, PositiveFloat, PositiveInt, Settings
 
 
 class CrossEntropySettings(Settings):
@@ -40,6 +37,90 @@ class BatchSoftTripletSettings(Settings):
     weight: NonNegativeFloat = 1.0
 
 
+class TripletSettings(Settings):
+    """All triplets of a batch (Compact-ReID, eq. 1); ``margin: null`` is the soft margin."""
+
+    type: Literal["triplet"]
+    embedding: StrictStr = "embedding"
+    margin: NonNegativeFloat | None = 0.3
+    reduction: Literal["mean", "mean_nonzero", "sum"] = "mean"
+    weight: NonNegativeFloat = 1.0
+
+
+class AMSoftmaxSettings(Settings):
+    """Cross-entropy on cosines with an additive margin (RMNet, eq. 2); the model's own ``logit_scale`` must be 1."""
+
+    type: Literal["am_softmax"]
+    logits: StrictStr = "id"
+    scale: PositiveFloat = 30.0
+    margin: NonNegativeFloat = 0.35
+    weight: NonNegativeFloat = 1.0
+
+
+class ArcFaceSettings(Settings):
+    """Cross-entropy on cosines with a margin in the angle; the model's own ``logit_scale`` must be 1."""
+
+    type: Literal["arcface"]
+    logits: StrictStr = "id"
+    scale: PositiveFloat = 32.0
+    margin: NonNegativeFloat = 0.5
+    weight: NonNegativeFloat = 1.0
+
+
+class CenterSettings(Settings):
+    """Center loss (SAFR, Sect. 4.2; RMNet, eq. 3); ``center_lr`` is of the centres' own SGD.
+
+    ``reduction: null`` is the paper's: the sum for ``euclidean``, the mean for ``cosine``.
+    """
+
+    type: Literal["center"]
+    embedding: StrictStr = "embedding"
+    distance: Literal["euclidean", "cosine"] = "euclidean"
+    reduction: Literal["sum", "mean"] | None = None
+    center_lr: PositiveFloat = 0.5
+    weight: NonNegativeFloat = 0.0005
+
+
+class _PushSettings(Settings):
+    embedding: StrictStr = "embedding"
+    smart: StrictBool = True
+    margin: NonNegativeFloat = 0.15
+    final_margin: NonNegativeFloat | None = 0.6
+    margin_steps: PositiveInt = 40_000
+    weight: NonNegativeFloat = 1.0
+
+
+class PushSettings(_PushSettings):
+    """Push loss between the identities of a batch (RMNet, eq. 4); ``smart`` needs a cosine center loss."""
+
+    type: Literal["push"]
+
+
+class GlobPushSettings(_PushSettings):
+    """Push loss from the centres of the other identities (RMNet, eq. 5), which a cosine center loss owns."""
+
+    type: Literal["glob_push"]
+
+
 LossSettings = Annotated[
-    CrossEntropySettings | BatchHardTripletSettings | BatchSoftTripletSettings, Field(discriminator="type")
+    CrossEntropySettings
+    | AMSoftmaxSettings
+    | ArcFaceSettings
+    | TripletSettings
+    | BatchHardTripletSettings
+    | BatchSoftTripletSettings
+    | CenterSettings
+    | PushSettings
+    | GlobPushSettings,
+    Field(discriminator="type"),
 ]
+
+
+class LossWeighting(Settings):
+    """How the losses are added up: with their weights, brought to the size of the first one, or with learned weights.
+
+    See :class:`pyreid.losses.WeightedSum`. ``decay`` is of the running sizes in ``balanced``.
+    """
+
+    mode: Literal["fixed", "balanced", "learned"] = "fixed"
+    decay: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.99
