@@ -61,6 +61,14 @@ class ReIDModule(L.LightningModule):
         self.pending.append(BatchRecord(batch_idx, loss.detach(), terms, indices))
         return loss
 
+    def on_train_epoch_start(self) -> None:
+        """Switch dropout off where the recipe says so; it is no part of the weights, so a resumed run does it again."""
+        until = self.recipe.model.dropout_until
+        if until is not None and self.trainer.current_epoch >= until:
+            for module in self.model.modules():
+                if isinstance(module, nn.Dropout):
+                    module.p = 0.0
+
     def on_train_batch_start(self, batch: Sample, batch_idx: int) -> None:
         """Set what depends on how far the run is and is no learning rate."""
         for optimizer in self.trainer.optimizers:

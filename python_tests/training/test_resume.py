@@ -79,6 +79,7 @@ def assert_same(first: Any, second: Any, where: str = "") -> None:
             "losses=[{type: am_softmax}, {type: center, distance: cosine, embedding: local}, "
             "{type: glob_push, embedding: local, margin_steps: 9}, {type: push, embedding: local, margin_steps: 9}]",
             "loss_weighting.mode=balanced",
+            "model.dropout_until=3",
         ],
     ],
     ids=["adamw, multi-step", "sgd, cosine, accumulate", "adam, by iterations", "centres and growing margins"],

@@ -427,3 +427,19 @@ def test_leftovers_of_a_killed_run_are_removed(make_recipe: MakeRecipe, tmp_path
     leftover.write_bytes(b"half")
     run(make_recipe(), tmp_path / "run", resume=True)
     assert not leftover.exists()
+
+
+def test_dropout_is_switched_off_late(
+    make_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+    real = ReIDModule.training_step
+
+    def spy(module: ReIDModule, batch: Any, batch_idx: int) -> torch.Tensor:
+        if batch_idx == 0:
+            seen.append(next(m.p for m in module.model.modules() if isinstance(m, torch.nn.Dropout)))
+        return real(module, batch, batch_idx)
+
+    monkeypatch.setattr(ReIDModule, "training_step", spy)
+    train(make_recipe("trainer.epochs=3", "model.dropout_until=2"), output_dir=tmp_path / "run", progress=False)
+    assert seen == [0.1, 0.1, 0.0]

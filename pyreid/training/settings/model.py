@@ -7,17 +7,22 @@ from typing import Any
 from pydantic import Field, StrictStr
 
 from pyreid.training.settings.base import (
+    PositiveInt,
     Probability100,
     Settings,
 )
 
 
 class ModelSettings(Settings):
-    """A registered model, a file of weights to start from, and changes to the model's own settings."""
+    """A registered model, a file of weights to start from, and changes to the model's own settings.
+
+    ``dropout_until`` switches all dropout off when that many epochs are done (RMNet, Sect. V); null never does.
+    """
 
     name: StrictStr
     weights: StrictStr | None = None
     overrides: dict[StrictStr, Any] = Field(default_factory=dict)
+    dropout_until: PositiveInt | None = None
 
 
 class PaperNumbers(Settings):
