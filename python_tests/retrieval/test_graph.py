@@ -100,6 +100,57 @@ def test_items_without_a_common_neighbor_come_by_index_where_only_overlap_counts
     np.testing.assert_array_equal(got[1], want[1])
 
 
+def test_distances_of_strips_are_not_clamped_to_an_estimate() -> None:
+    query, gallery = singles(6, 150, seed=2)
+    exact = NeighborGraph.exact(query, gallery, 24)
+    estimate = NeighborGraph(
+        exact.indices, exact.distances, 6, "euclidean", exact.farthest / 9, "sampled", recall=1.0, farthest_ratio=1 / 9
+    )
+    dense = k_reciprocal(query, gallery, graph=estimate)
+    distances, indices = k_reciprocal(query, gallery, topk=150, graph=estimate)
+    np.testing.assert_allclose(np.take_along_axis(dense, indices, 1), distances, rtol=0, atol=1e-4)
+    assert (dense.max(axis=1) > 0.7 + 0.3 * 8.9).all()  # the farthest, which would be at 1
+
+
+def test_an_approximate_graph_leaves_ties_of_overlap_alone_to_the_index() -> None:
+    query, gallery = singles(7, 120, dim=8, seed=5)
+    parameters: dict[str, Any] = {"k1": 4, "k2": 2, "lambda_value": 0.0, "topk": 60}
+    exact = NeighborGraph.exact(query, gallery, 70)
+    graph = NeighborGraph(exact.indices, exact.distances, 7, "euclidean", exact.farthest, "sampled", recall=1.0)
+    want, got = k_reciprocal(query, gallery, **parameters), k_reciprocal(query, gallery, graph=graph, **parameters)
+    assert (want[0] == 1).any()
+    np.testing.assert_array_equal(got[1], want[1])
+
+
+def test_a_graph_is_checked_on_rows_of_the_whole_set() -> None:
+    query, gallery = singles(4, 300)
+    gallery[-30:] += 10  # in no list of the first rows
+    graph = NeighborGraph.exact(query, gallery, 21)
+    gallery[-1] += 3
+    with pytest.raises(ValueError, match="graph: expected the neighbors of these features"):
+        k_reciprocal(query, gallery, topk=3, graph=graph)
+
+
+def test_an_item_is_in_its_own_list_though_the_index_did_not_find_it() -> None:
+    pytest.importorskip("faiss")
+    query, gallery = singles(100, 2900)
+    graph = NeighborGraph.faiss(query, gallery, 5, index="PQ4x4")  # of coarse codes: many are nearer to another item
+    assert graph.recall is not None
+    assert graph.recall < 0.7
+    assert torch.equal(graph.indices[:, 0], torch.arange(3000, dtype=torch.int32))
+    assert bool((graph.distances[:, 0] == 0).all())
+
+
+def test_one_item_far_from_all_is_the_farthest_of_all() -> None:
+    pytest.importorskip("faiss")
+    query, gallery = singles(100, 2900)
+    gallery[1234] += 20  # a sample of all would hardly have it
+    graph = NeighborGraph.faiss(query, gallery, 5)
+    exact = NeighborGraph.exact(query, gallery, 5)
+    np.testing.assert_allclose(graph.farthest, exact.farthest, rtol=1e-5)
+    assert graph.farthest_ratio == pytest.approx(1)
+
+
 def test_exact_lists() -> None:
     query, gallery = integers(7, 60, dim=4)
     x = np.concatenate([query, gallery])
@@ -279,6 +330,11 @@ def test_wrong_arguments() -> None:
         ({"k1": 21}, ValueError, "graph: expected lists of at least 22 items for these k1 and k2, got 21"),
         ({"metric": "cosine"}, ValueError, "graph: expected one for the metric of the call, got one for 'euclidean'"),
         ({"gallery": gallery[:50]}, ValueError, "graph: expected one of 4 queries and 50 gallery items, got 4 and 60"),
+        (
+            {"query": query[:3], "gallery": np.concatenate([query[3:], gallery])},
+            ValueError,
+            "graph: expected one of 3 queries and 61 gallery items, got 4 and 60",
+        ),
         ({"gallery": gallery[::-1]}, ValueError, "graph: expected the neighbors of these features"),
         ({"graph": 1}, TypeError, "graph: expected a NeighborGraph or None, got int"),
     ]:
