@@ -151,6 +151,19 @@ def test_one_item_far_from_all_is_the_farthest_of_all() -> None:
     assert graph.farthest_ratio == pytest.approx(1)
 
 
+def test_fastreid_has_no_negative_distances() -> None:
+    # The overlap of copies is 1, and rounding may make it more.
+    _, gallery = singles(1, 300, dim=8)
+    query = gallery[:60].copy()
+    graph = NeighborGraph.exact(query, gallery, 24)
+    least = {
+        compat: k_reciprocal(query, gallery, topk=3, graph=graph, lambda_value=0.0, compat=compat)[0].min()
+        for compat in ("official", "fastreid")
+    }
+    assert least["official"] < 0  # so it may
+    assert least["fastreid"] == 0
+
+
 def test_exact_lists() -> None:
     query, gallery = integers(7, 60, dim=4)
     x = np.concatenate([query, gallery])
