@@ -11,7 +11,7 @@ import typer
 from pyreid.cli.features import check_device
 
 if TYPE_CHECKING:
-    from pyreid.evaluation import EvaluationResult
+    from pyreid.evaluation import EvaluationResult, RepeatedResult
     from pyreid.retrieval import KReciprocal
     from pyreid.training.features import TestFeatures
 
@@ -57,6 +57,8 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda where there is one.")] = None,
 ) -> None:
     """Evaluate a model on the data set of its recipe, or features from a file: mAP, CMC, mINP.
+
+    A data set is evaluated by its own protocol, unless the recipe or an option says otherwise.
 
     Example: pyreid evaluate runs/small data.root=~/data/VeRi --json small.json --save-features small.npz
     """
@@ -109,7 +111,7 @@ def _evaluate_recipe(
     device: str | None,
     save_features: Path | None,
     rerank: KReciprocal | None,
-) -> EvaluationResult:
+) -> EvaluationResult | RepeatedResult:
     import torch
 
     from pyreid.errors import WeightsError
@@ -117,7 +119,7 @@ def _evaluate_recipe(
     from pyreid.training import load_recipe
     from pyreid.training.datamodule import image_input
     from pyreid.training.engine import open_dataset
-    from pyreid.training.features import evaluate_features, extract_test_features
+    from pyreid.training.features import choose_protocol, evaluate_features, extract_test_features
     from pyreid.training.preflight import check_matches
     from pyreid.training.run_folder import RunFolder
 
@@ -130,6 +132,7 @@ def _evaluate_recipe(
         raise WeightsError(f"weights: recipe {loaded.name} needs --weights FILE (a run's checkpoints/best.ckpt)")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dataset = open_dataset(loaded)
+    protocol = choose_protocol(dataset, loaded.evaluation)
     check_matches(dataset)
     model = create_model(loaded.model.name, **loaded.model.overrides)
     load_weights(model, weights)
@@ -145,7 +148,9 @@ def _evaluate_recipe(
     )
     if save_features is not None:
         _save(features, save_features)
-    return evaluate_features(features, loaded.evaluation, device=device, rerank=rerank, progress=True)
+    return evaluate_features(
+        features, loaded.evaluation, protocol=protocol, device=device, rerank=rerank, progress=True
+    )
 
 
 def _save(features: TestFeatures, path: Path) -> None:
@@ -161,7 +166,7 @@ def _save(features: TestFeatures, path: Path) -> None:
 
 def _evaluate_file(
     path: Path, options: dict[str, Any], device: str | None, rerank: KReciprocal | None
-) -> EvaluationResult:
+) -> EvaluationResult | RepeatedResult:
     from pyreid.evaluation import evaluate
 
     if not path.exists():

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from pyreid.training import Recipe
 
 
 def train(
@@ -19,13 +22,18 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run after its last finished epoch.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")] = False,
+    repeat: Annotated[
+        int | None,
+        typer.Option(min=1, help="Train so often, with the seeds seed, seed+1, ..., into run-1, run-2, ..."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no line per epoch.")] = False,
 ) -> None:
     """Train a model and evaluate it on the way.
 
     Data set, model and losses are checked before the first step. The folder of the run gets recipe.yaml, metrics.csv,
     metrics.json, tensorboard/ and checkpoints/best.ckpt and last.ckpt. After an interruption the same command with
-    --resume continues after the last finished epoch.
+    --resume continues after the last finished epoch. With --repeat, repeat.json gets the mean and the sample standard
+    deviation of the scores. trainer.devices=2 trains with two processes; torchrun -m pyreid train ... works, too.
 
     Example: pyreid train safr/veri776_small data.root=~/data/VeRi trainer.precision=bf16-mixed --output runs/small
     """
@@ -37,9 +45,41 @@ def train(
 
     loaded = training.load_recipe(recipe, overrides or [])
     folder = output if output is not None else Path("runs") / loaded.name
-    result = training.train(loaded, output_dir=folder, resume=resume, overwrite=overwrite, progress=not quiet)
-    if not quiet:
+    options: dict[str, Any] = {"output_dir": folder, "resume": resume, "overwrite": overwrite, "progress": not quiet}
+    if repeat is not None:
+        _repeat(loaded, repeat, options, quiet=quiet)
+        return
+    result = training.train(loaded, **options)
+    if not quiet and _is_first():
         Console(highlight=False, soft_wrap=True).print(
             f"best mAP {100 * result.best_map:.2f}% at epoch {result.best_epoch}, last {100 * result.last_map:.2f}%; "
             f"weights in {result.best_checkpoint}"
         )
+
+
+def _repeat(recipe: Recipe, repeat: int, options: dict[str, Any], *, quiet: bool) -> None:
+    """Train several times and print a table of the scores."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pyreid import training
+
+    result = training.train_repeatedly(recipe, repeat=repeat, **options)
+    if quiet or not _is_first():
+        return
+    table = Table(title=f"{recipe.name}: {repeat} runs, mean (standard deviation) in per cent")
+    for heading in ("score", "last", "best"):
+        table.add_column(heading, justify="left" if heading == "score" else "right")
+    for name in result.last:
+        cells = [f"{100 * mean:.2f} ({100 * std:.2f})" for mean, std in (result.last[name], result.best[name])]
+        table.add_row(name.replace("rank", "rank-"), *cells)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    console.print(f"all runs in {result.file}")
+
+
+def _is_first() -> bool:
+    """Whether this process speaks for those that torchrun has started."""
+    from pyreid.training.processes import current_ranks
+
+    return current_ranks().rank == 0

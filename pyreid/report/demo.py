@@ -43,8 +43,9 @@ def _comparison(before: EvaluationResult, after: EvaluationResult) -> Table:
 
 
 def _evaluate(model: ReIDModel, dataset: ReIDDataset, recipe: Recipe) -> tuple[EvaluationResult, TestFeatures]:
+    from pyreid.evaluation import EvaluationResult
     from pyreid.training.datamodule import image_input
-    from pyreid.training.features import evaluate_features, extract_test_features
+    from pyreid.training.features import choose_protocol, evaluate_features, extract_test_features
 
     features = extract_test_features(
         model,
@@ -54,7 +55,9 @@ def _evaluate(model: ReIDModel, dataset: ReIDDataset, recipe: Recipe) -> tuple[E
         workers=recipe.data.workers,
         progress=True,
     )
-    return evaluate_features(features, recipe.evaluation), features
+    result = evaluate_features(features, recipe.evaluation, protocol=choose_protocol(dataset, recipe.evaluation))
+    assert isinstance(result, EvaluationResult)  # Market-1501 is evaluated image by image
+    return result, features
 
 
 def _write_report(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pyreid.training.features import evaluate_model, extract_features
     from pyreid.training.recipe import Recipe
     from pyreid.training.recipe_files import dump_recipe, find_recipe, list_recipes, load_recipe, recipe_dirs
+    from pyreid.training.repeated import train_repeatedly
 
 _NAMES = {
     "Recipe": "recipe",
@@ -27,6 +28,7 @@ _NAMES = {
     "load_recipe": "recipe_files",
     "recipe_dirs": "recipe_files",
     "train": "engine",
+    "train_repeatedly": "repeated",
 }
 __all__ = [
     "Recipe",
@@ -39,10 +41,15 @@ __all__ = [
     "load_recipe",
     "recipe_dirs",
     "train",
+    "train_repeatedly",
 ]
 
 
-_NEEDS = {"engine": ("lightning", "tensorboard", "torchvision"), "features": ("lightning", "torchvision")}
+_NEEDS = {
+    "engine": ("lightning", "tensorboard", "torchvision"),
+    "repeated": ("lightning", "tensorboard", "torchvision"),
+    "features": ("lightning", "torchvision"),
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,11 +12,13 @@ from torch import nn
 
 from pyreid._files import write_atomically
 from pyreid.training.callbacks import EpochRecorder, scores
-from pyreid.training.features import TestFeatures, evaluate_features, extract_test_features
+from pyreid.training.features import TestFeatures
 from pyreid.training.module import ReIDModule
+from pyreid.training.processes import agree, average_batch_norm
 from pyreid.training.randomness import random_states, restore_random_states
 from pyreid.training.recipe import Recipe
 from pyreid.training.run_folder import RunFolder
+from pyreid.training.sharing import evaluate_own_features, extract_own_features
 from pyreid.training.swag import SWAG, averaged_copy, estimate_batch_norm
 
 if TYPE_CHECKING:
@@ -61,17 +63,23 @@ class CycleAverager(L.Callback):
             return
         states = random_states()
         try:
-            self._recorder.history[-1] |= self._evaluate(pl_module.model)
+            self._recorder.history[-1] |= self._evaluate(pl_module.model, write=trainer.is_global_zero)
         finally:
             restore_random_states(states)
 
-    def _evaluate(self, model: nn.Module) -> dict[str, float]:
+    def _evaluate(self, model: nn.Module, *, write: bool) -> dict[str, float]:
         device = next(model.parameters()).device
         averaged = averaged_copy(model, self.swag)
-        estimate_batch_norm(averaged, self._data.train_dataloader(), device=device)
+        self._estimate_batch_norm(averaged, device)
         row = self._scores("swa", self._features(averaged))
         state = {"state_dict": {name: value.cpu() for name, value in averaged.state_dict().items()}}
-        write_atomically(self._folder.averaged_checkpoint, lambda path: torch.save(state, path))
+        error = None
+        try:
+            if write:
+                write_atomically(self._folder.averaged_checkpoint, lambda path: torch.save(state, path))
+        except Exception as problem:
+            error = problem
+        agree(error)
         if self._settings.samples:
             row |= self._scores("bma", self._sampled_features(averaged, device))
         return row
@@ -82,7 +90,7 @@ class CycleAverager(L.Callback):
         found: list[TestFeatures] = []
         for _ in range(self._settings.samples):
             self.swag.load_sample(model, generator, scale=self._settings.scale)
-            estimate_batch_norm(model, self._data.train_dataloader(), device=device)
+            self._estimate_batch_norm(model, device)
             features = self._features(model)
             query, gallery = _unit(features.query), _unit(features.gallery)
             if found:
@@ -90,20 +98,29 @@ class CycleAverager(L.Callback):
             found[:] = [replace(features, query=query, gallery=gallery)]
         return replace(found[-1], query=_unit(found[-1].query), gallery=_unit(found[-1].gallery))
 
+    def _estimate_batch_norm(self, model: nn.Module, device: torch.device) -> None:
+        """From the batches of all ranks, each of which reads its own."""
+        error = None
+        try:
+            estimate_batch_norm(model, self._data.train_dataloader(), device=device)
+        except Exception as problem:
+            error = problem
+        agree(error)
+        average_batch_norm(model)
+
     def _features(self, model: nn.Module) -> TestFeatures:
-        settings = self._recipe.evaluation
+        """Those of this rank's part of the test images."""
         reid: ReIDModel = model  # type: ignore[assignment]
-        return extract_test_features(
+        return extract_own_features(
             reid,
             self._dataset,
+            self._recipe.evaluation,
             images=self._data.image_input,
-            flip=settings.flip,
-            batch_size=settings.batch_size,
             workers=self._recipe.data.workers,
         )
 
     def _scores(self, prefix: str, features: TestFeatures) -> dict[str, float]:
-        result = evaluate_features(features, self._recipe.evaluation)
+        result = evaluate_own_features(features, self._recipe.evaluation, self._dataset)
         return {f"{prefix}_{name}": value for name, value in scores(result).items()}
 
 

@@ -15,16 +15,18 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from pyreid._files import write_atomically, write_json
 from pyreid.errors import TrainingError
-from pyreid.training.features import evaluate_model, num_test_images
+from pyreid.training.early_stopping import has_stalled
 from pyreid.training.module import BatchRecord, ReIDModule
 from pyreid.training.objectives import term_names
+from pyreid.training.processes import agree, copy_buffers, gather, mean_over_ranks, several
 from pyreid.training.randomness import random_states, restore_random_states
 from pyreid.training.recipe import Recipe
 from pyreid.training.run_folder import RunFolder, write_csv
+from pyreid.training.sharing import evaluate_own_features, extract_own_features, own_part
 
 if TYPE_CHECKING:
     from pyreid.data import ReIDDataset
-    from pyreid.evaluation import EvaluationResult
+    from pyreid.evaluation import EvaluationResult, RepeatedResult
     from pyreid.inference.images import ImageInput
 
 SCORES = ("mAP", "rank1", "rank5", "rank10", "mINP")
@@ -35,7 +37,8 @@ class StepMonitor(L.Callback):
     """Before every optimiser step: stops if a loss or a gradient is not finite, and sums up the epoch.
 
     The losses of all batches of the step and the norm of the gradient reach the host in one copy. The optimiser has
-    not touched the weights yet when the run is stopped.
+    not touched the weights yet when the run is stopped. Several processes log the means over all of them, and stop
+    together, with the same error.
 
     Args:
         names: names of the loss terms.
@@ -67,13 +70,11 @@ class StepMonitor(L.Callback):
         *flat, norm_value = torch.cat([*rows, norm.reshape(1).to(rows[0])]).tolist()
         width = 1 + len(self.names)
         values = [flat[i : i + width] for i in range(0, len(flat), width)]
-        for item, row in zip(pl_module.pending, values, strict=True):
-            if not all(map(math.isfinite, row)):
-                self._stop(trainer, "the loss is not finite", item, row)
-        if not math.isfinite(norm_value) and not _scaler_will_skip(trainer):
-            bad = next((n for n, p in pl_module.named_parameters() if p.grad is not None and not _finite(p.grad)), None)
-            what = f"the gradient of {bad!r}" if bad is not None else "the norm of the gradient"
-            self._stop(trainer, f"{what} is not finite", pl_module.pending[-1], values[-1])
+        # Means over the ranks: what the log says, and not finite on all of them if one of them has such a value.
+        *flat, norm_mean = mean_over_ranks(torch.tensor([*flat, norm_value], dtype=torch.float64)).tolist()
+        if not all(map(math.isfinite, (*flat, norm_mean))):
+            agree(self._problem(trainer, pl_module, values, norm_value))
+        values = [flat[i : i + width] for i in range(0, len(flat), width)]
         pl_module.pending.clear()
         self._batches += values
         if math.isfinite(norm_value):
@@ -93,12 +94,25 @@ class StepMonitor(L.Callback):
         }
         return means | {"grad_norm": math.fsum(self._norms) / len(self._norms) if self._norms else math.nan}
 
-    def _stop(self, trainer: L.Trainer, what: str, record: BatchRecord, row: list[float]) -> None:
+    def _problem(
+        self, trainer: L.Trainer, module: ReIDModule, values: list[list[float]], norm: float
+    ) -> TrainingError | None:
+        """The error of this rank, if it has one."""
+        for item, row in zip(module.pending, values, strict=True):
+            if not all(map(math.isfinite, row)):
+                return self._error(trainer, "the loss is not finite", item, row)
+        if math.isfinite(norm) or _scaler_will_skip(trainer):
+            return None
+        bad = next((n for n, p in module.named_parameters() if p.grad is not None and not _finite(p.grad)), None)
+        what = f"the gradient of {bad!r}" if bad is not None else "the norm of the gradient"
+        return self._error(trainer, f"{what} is not finite", module.pending[-1], values[-1])
+
+    def _error(self, trainer: L.Trainer, what: str, record: BatchRecord, row: list[float]) -> TrainingError:
         indices = record.indices.tolist()
         terms = ", ".join(f"{name}={value:g}" for name, value in zip(("loss", *self.names), row, strict=True))
         files = ", ".join(self.files[index].name for index in indices[:_NAMED_FILES])
         more = f", ... ({len(indices)} images)" if len(indices) > _NAMED_FILES else ""
-        raise TrainingError(
+        return TrainingError(
             f"{what} at epoch {trainer.current_epoch + 1}, step {trainer.global_step + 1} "
             f"(batch {record.batch + 1} of {trainer.num_training_batches}): {terms}; batch of {files}{more}; "
             "try a lower optimizer.lr, a trainer.grad_clip, or trainer.precision=32"
@@ -133,7 +147,7 @@ class EpochRecorder(L.Callback):
     def __init__(self, monitor: StepMonitor, dataset: ReIDDataset, recipe: Recipe, images: ImageInput) -> None:
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
-        self.result: EvaluationResult | None = None
+        self.result: EvaluationResult | RepeatedResult | None = None
         self._monitor = monitor
         self._dataset = dataset
         self._recipe = recipe
@@ -148,39 +162,58 @@ class EpochRecorder(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, ReIDModule)
+        # In training each rank has its own statistics of batch norm; those of rank 0 are evaluated and saved.
+        copy_buffers(pl_module)
         epoch = trainer.current_epoch + 1
         row: dict[str, Any] = {"epoch": epoch, "step": trainer.global_step, "lr": self._monitor.lr}
         row |= self._monitor.epoch_means()
         self.result = None
         if epoch % self._recipe.trainer.evaluate_every == 0 or epoch == trainer.max_epochs:
             self.result = self._evaluate(pl_module)
-            row |= scores(self.result)
-            log_scalars(trainer, "test", {name: row[name] for name in SCORES}, trainer.global_step)
+            found = scores(self.result)
+            row |= found
+            log_scalars(trainer, "test", found, trainer.global_step)
         log_scalars(trainer, "epoch", {"loss": row["loss"]}, trainer.global_step)
         self.history.append(row)
         if "mAP" in row and (self.best is None or row["mAP"] > self.best["mAP"]):
             self.best = row
+        if has_stalled(self.history, self._recipe.trainer.early_stopping):
+            trainer.should_stop = True
 
-    def _evaluate(self, module: ReIDModule) -> EvaluationResult:
+    def _evaluate(self, module: ReIDModule) -> EvaluationResult | RepeatedResult:
         start, advance, end = self._watch or (lambda total: None, lambda count: None, lambda: None)
-        start(num_test_images(self._dataset))
+        settings = self._recipe.evaluation
+        start(len(own_part(self._dataset, settings.batch_size)))
         try:
-            return evaluate_model(
+            features = extract_own_features(
                 module.model,  # type: ignore[arg-type]
                 self._dataset,
-                settings=self._recipe.evaluation,
+                settings,
                 images=self._images,
                 workers=self._recipe.data.workers,
                 on_batch=advance,
             )
+            return evaluate_own_features(features, settings, self._dataset, device=module.device)
         finally:
             end()
 
 
-def scores(result: EvaluationResult) -> dict[str, float]:
-    """The scores of an evaluation as fractions, under the names of :data:`SCORES`."""
-    values = (result.map, result.rank(1), result.rank(5), result.rank(10), result.minp)
-    return {name: float(value) for name, value in zip(SCORES, values, strict=True)}
+def scores(result: EvaluationResult | RepeatedResult) -> dict[str, float]:
+    """The scores of an evaluation as fractions, under the names of :data:`SCORES`.
+
+    A protocol of several random galleries gives means and, as ``mAP_std`` and so on, standard deviations, and has no
+    mINP; a rank above the evaluation's ``max_rank`` is left out.
+    """
+    from pyreid.evaluation import RepeatedResult
+
+    ranks = [k for k in (1, 5, 10) if k <= len(result.cmc)]
+    values = {"mAP": result.map} | {f"rank{k}": result.rank(k) for k in ranks}
+    if isinstance(result, RepeatedResult):
+        deviations = {"mAP": result.map_std} | {f"rank{k}": result.rank_std(k) for k in ranks}
+        values |= {f"{name}_std": value for name, value in deviations.items() if math.isfinite(value)}
+    else:
+        values["mINP"] = result.minp
+    return {name: float(value) for name, value in values.items()}
 
 
 class RunWriter(Checkpoint):
@@ -190,7 +223,8 @@ class RunWriter(Checkpoint):
     and under ``"pyreid"`` the recipe, the history, the best score and all random states. It contains plain values and
     tensors only, so that it loads without running code.
 
-    As a Lightning ``Checkpoint`` it runs after the other callbacks.
+    As a Lightning ``Checkpoint`` it runs after the other callbacks. Of several processes, rank 0 writes; the random
+    states of all are in the checkpoint.
     """
 
     def __init__(self, folder: RunFolder, recipe: Recipe, recorder: EpochRecorder, facts: dict[str, Any]) -> None:
@@ -201,12 +235,13 @@ class RunWriter(Checkpoint):
         self._restore: dict[str, Any] | None = None
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        best = self._recorder.best
+        best, states = self._recorder.best, gather(random_states())
         checkpoint["pyreid"] = {
             "recipe": self._recipe.model_dump(mode="json"),
             "history": self._recorder.history,
             "best_epoch": best["epoch"] if best is not None else None,
-            "random_states": random_states(),
+            "random_states": states[0],
+            "other_random_states": states[1:],
             **self._facts,
         }
 
@@ -215,7 +250,7 @@ class RunWriter(Checkpoint):
         history = [dict(row) for row in saved["history"]]
         self._recorder.history[:] = history
         self._recorder.best = next((row for row in history if row["epoch"] == saved["best_epoch"]), None)
-        self._restore = saved["random_states"]
+        self._restore = [saved["random_states"], *saved["other_random_states"]][trainer.global_rank]
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Only now: between loading and here Lightning and the data loaders may have drawn random numbers.
@@ -225,15 +260,29 @@ class RunWriter(Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         recorder, folder = self._recorder, self._folder
+        error, saved = None, False
 
         def save(path: Path) -> None:
+            nonlocal saved
             trainer.save_checkpoint(path)
+            saved = True
             if recorder.best is recorder.history[-1]:
                 # Before last.ckpt: killed in between, the run is resumed one epoch back and makes the same file again.
                 write_atomically(folder.best_checkpoint, lambda best: _link(path, best))
 
-        write_atomically(folder.last_checkpoint, save)
-        write_metrics(folder, self._recipe, recorder.history, recorder.best)
+        try:
+            if trainer.is_global_zero:
+                write_atomically(folder.last_checkpoint, save)
+                write_metrics(folder, self._recipe, recorder.history, recorder.best)
+            else:
+                trainer.save_checkpoint(folder.last_checkpoint)  # which takes part, and writes nothing
+        except Exception as problem:
+            if not several():
+                raise
+            error = problem
+            if not saved:
+                trainer.strategy.barrier()  # where the others wait at the end of saving
+        agree(error)
 
 
 def write_metrics(

@@ -13,12 +13,14 @@ from pyreid.data import (
     ImageDataset,
     RandomErasing,
     RandomIdentitySampler,
+    RankBatches,
     ReIDDataset,
     Sample,
     train_transform,
 )
 from pyreid.inference.images import ImageInput
 from pyreid.models.base import ReIDModel
+from pyreid.training.processes import current_ranks
 from pyreid.training.recipe import Recipe
 from pyreid.training.settings.data import DataSettings, ErasingSettings
 
@@ -50,7 +52,9 @@ class ReIDDataModule(L.LightningDataModule):
             seed=recipe.seed,
         )
         length = recipe.trainer.iterations_per_epoch
-        self.sampler = sampler if length is None else FixedLengthSampler(sampler, length)
+        ranks = current_ranks()
+        whole = sampler if length is None else FixedLengthSampler(sampler, length * ranks.world)
+        self.sampler = RankBatches(whole, rank=ranks.rank, num_ranks=ranks.world)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """The batches of the trainer's current epoch."""

@@ -16,7 +16,10 @@ from pyreid._files import write_text
 from pyreid.data import load_dataset
 from pyreid.errors import RecipeError, TrainingError
 from pyreid.models import create_model
+from pyreid.training.devices import check_devices, device_of_rank, on_gpu
+from pyreid.training.early_stopping import has_stalled
 from pyreid.training.preflight import check_losses, check_training_data, fingerprint
+from pyreid.training.processes import Ranks, agree, current_ranks, from_first, joined
 from pyreid.training.recipe import Recipe
 from pyreid.training.recipe_files import dump_recipe
 from pyreid.training.resume import check_resumable, load_checkpoint
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     import lightning as L
 
     from pyreid.data import ReIDDataset
-    from pyreid.evaluation import EvaluationResult
+    from pyreid.evaluation import EvaluationResult, RepeatedResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class TrainingResult:
         last_checkpoint: file with everything after the last epoch.
         metrics_csv: file with the history.
         evaluation: the evaluation after the last epoch; None when a finished run was resumed.
+        stopped_early: whether ``trainer.early_stopping`` ended the run.
     """
 
     output_dir: Path
@@ -53,7 +57,8 @@ class TrainingResult:
     best_checkpoint: Path
     last_checkpoint: Path
     metrics_csv: Path
-    evaluation: EvaluationResult | None
+    evaluation: EvaluationResult | RepeatedResult | None
+    stopped_early: bool = False
 
 
 def train(
@@ -69,6 +74,10 @@ def train(
     Everything that can be checked is checked before the first step: the folder, the data set, the model, the losses.
     On the CPU a run is reproducible bit for bit (with the same number of threads), also across ``resume``.
 
+    With ``trainer.devices`` above 1 it starts that many processes on this machine. Where ``torchrun`` has started the
+    processes, or torch.distributed is initialised, every process calls it, and all get the result; the folder must
+    be the same for all of them.
+
     Args:
         recipe: see :func:`pyreid.training.load_recipe`; ``data.root`` must be set.
         output_dir: the folder of the run; see :mod:`pyreid.training.run_folder`.
@@ -82,20 +91,92 @@ def train(
         DatasetError: the data set is incomplete.
         MissingDependencyError: a package of the extra ``train`` is missing.
     """
+    ranks = current_ranks()
+    check_devices(recipe, ranks)
+    options = {"output_dir": Path(output_dir), "resume": resume, "overwrite": overwrite, "progress": progress}
+    if ranks.world == 1 and recipe.trainer.num_devices > 1:
+        from pyreid.training.launch import launch
+
+        # What is wrong with the folder or the data shows before any process starts.
+        RunFolder(Path(output_dir)).check(resume=resume, overwrite=overwrite)
+        check_training_data(open_dataset(recipe), recipe)
+        return launch(recipe, recipe.trainer.num_devices, options)
+    with joined(device_of_rank(recipe, ranks)) as ranks:
+        return _train(recipe, RunFolder(Path(output_dir)), ranks, resume, overwrite, progress and ranks.rank == 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What a run is made of, once everything has been checked."""
+
+    dataset: ReIDDataset
+    model: Any
+    objective: Any
+    data: Any
+    facts: dict[str, Any]
+    checkpoint: dict[str, Any] | None
+
+
+def _train(
+    recipe: Recipe, folder: RunFolder, ranks: Ranks, resume: bool, overwrite: bool, progress: bool
+) -> TrainingResult:
     from pyreid.training.callbacks import write_metrics
+    from pyreid.training.randomness import seed_rank
+
+    parts, error = None, None
+    try:
+        parts = _prepare(recipe, folder, ranks, resume, overwrite)
+    except Exception as problem:
+        error = problem
+    agree(error)
+    assert parts is not None
+    error = None
+    try:
+        if ranks.rank == 0:
+            if overwrite:
+                folder.clear()
+            folder.remove_leftovers()
+            write_text(folder.recipe, dump_recipe(recipe))
+    except Exception as problem:
+        error = problem
+    agree(error)
+
+    saved = parts.checkpoint["pyreid"] if parts.checkpoint is not None else None
+    if saved is not None and _is_finished(saved["history"], recipe):
+        history = saved["history"]
+        best = next((row for row in history if row["epoch"] == saved["best_epoch"]), None)
+        if ranks.rank == 0:
+            write_metrics(folder, recipe, history, best)
+        return _result(recipe, folder, history, best, None)
+    seed_rank(recipe.seed, ranks.rank)
+    return _fit(recipe, folder, parts, ranks, progress)
+
+
+def _is_finished(history: list[dict[str, Any]], recipe: Recipe) -> bool:
+    return len(history) == recipe.trainer.epochs or has_stalled(history, recipe.trainer.early_stopping)
+
+
+def _prepare(recipe: Recipe, folder: RunFolder, ranks: Ranks, resume: bool, overwrite: bool) -> _Parts:
+    """Everything that can fail before the first step; no file is written."""
     from pyreid.training.datamodule import ReIDDataModule, image_input
+    from pyreid.training.features import choose_protocol
+    from pyreid.training.loggers import check_logger, new_run_id
     from pyreid.training.objectives import Objective, needs_classifier
     from pyreid.training.randomness import seed_everything
 
-    folder = RunFolder(Path(output_dir))
-    folder.check(resume=resume, overwrite=overwrite)
-    _check_device(recipe)
-    dataset = open_dataset(recipe)
-    check_training_data(dataset, recipe)
+    if ranks.rank == 0:
+        folder.check(resume=resume, overwrite=overwrite)
+    check_logger(recipe)
+    with warnings.catch_warnings():
+        if ranks.rank != 0:
+            warnings.simplefilter("ignore")  # rank 0 says the same
+        dataset = open_dataset(recipe)
+        check_training_data(dataset, recipe)
+    choose_protocol(dataset, recipe.evaluation)
     checkpoint = None
     if resume:
         checkpoint = load_checkpoint(folder.last_checkpoint)
-        check_resumable(checkpoint, recipe, fingerprint=fingerprint(dataset), path=folder.root)
+        check_resumable(checkpoint, recipe, fingerprint=fingerprint(dataset), path=folder.root, world=ranks.world)
     num_classes = dataset.num_train_ids
     seed_everything(recipe.seed)
     # A resumed run gets its weights from the checkpoint; the file it once started from may be gone.
@@ -104,20 +185,19 @@ def train(
     model = create_model(recipe.model.name, num_classes=classes, weights=weights, **recipe.model.overrides)
     images = image_input(model, recipe.data)
     data = ReIDDataModule(dataset, recipe, images)
+    if not len(data.sampler):
+        raise RecipeError(
+            f"'trainer.devices' makes {ranks.world} processes, but an epoch has {len(data.sampler.sampler)} batches"
+        )
     widths = check_losses(model, data, recipe, num_classes=num_classes)
     objective = Objective(recipe.losses, num_classes=num_classes, widths=widths, weighting=recipe.loss_weighting)
-    if overwrite:
-        folder.clear()
-    folder.remove_leftovers()
-    write_text(folder.recipe, dump_recipe(recipe))
-
-    facts = {"num_classes": num_classes, "fingerprint": fingerprint(dataset)}
-    if checkpoint is not None and len(checkpoint["pyreid"]["history"]) == recipe.trainer.epochs:
-        history = checkpoint["pyreid"]["history"]
-        best = next((row for row in history if row["epoch"] == checkpoint["pyreid"]["best_epoch"]), None)
-        write_metrics(folder, recipe, history, best)
-        return _result(folder, history, best, None)
-    return _fit(recipe, folder, dataset, model, objective, data, facts, checkpoint, progress)
+    facts = {
+        "num_classes": num_classes,
+        "fingerprint": fingerprint(dataset),
+        "world": ranks.world,
+        "run_id": checkpoint["pyreid"]["run_id"] if checkpoint is not None else new_run_id(),
+    }
+    return _Parts(dataset=dataset, model=model, objective=objective, data=data, facts=facts, checkpoint=checkpoint)
 
 
 def open_dataset(recipe: Recipe) -> ReIDDataset:
@@ -137,54 +217,48 @@ def open_dataset(recipe: Recipe) -> ReIDDataset:
     return load_dataset(recipe.data.dataset, Path(recipe.data.root).expanduser())
 
 
-def _fit(
-    recipe: Recipe,
-    folder: RunFolder,
-    dataset: ReIDDataset,
-    model: Any,
-    objective: Any,
-    data: Any,
-    facts: dict[str, Any],
-    checkpoint: dict[str, Any] | None,
-    progress: bool,
-) -> TrainingResult:
+def _fit(recipe: Recipe, folder: RunFolder, parts: _Parts, ranks: Ranks, progress: bool) -> TrainingResult:
     from pyreid.training.averaging import CycleAverager
     from pyreid.training.callbacks import EpochRecorder, RunWriter, StepMonitor
     from pyreid.training.module import ReIDModule
     from pyreid.training.progress import TrainingProgress
 
-    module = ReIDModule(model, objective, recipe)
-    monitor = StepMonitor(objective.names, [record.path for record in dataset.train])
-    recorder = EpochRecorder(monitor, dataset, recipe, data.image_input)
+    module = ReIDModule(parts.model, parts.objective, recipe)
+    monitor = StepMonitor(parts.objective.names, [record.path for record in parts.dataset.train])
+    recorder = EpochRecorder(monitor, parts.dataset, recipe, parts.data.image_input)
     callbacks: list[Any] = [monitor, recorder]
     if progress:
         callbacks.append(TrainingProgress(monitor, recorder))
     if recipe.swag is not None:
-        callbacks.insert(2, CycleAverager(folder, recipe, dataset, data, recorder))
+        callbacks.insert(2, CycleAverager(folder, recipe, parts.dataset, parts.data, recorder))
+    facts = from_first(parts.facts)  # the id of a new run is drawn
     callbacks.append(RunWriter(folder, recipe, recorder, facts))
-    finished_steps = int(checkpoint["global_step"]) if checkpoint is not None else 0
-    del checkpoint
+    finished_steps = int(parts.checkpoint["global_step"]) if parts.checkpoint is not None else 0
     with _quiet_lightning(), _restored_globals():
-        trainer = _make_trainer(recipe, folder, callbacks, resumed_after=finished_steps)
-        _run(trainer, module, data, folder.last_checkpoint if finished_steps else None)
-    return _result(folder, recorder.history, recorder.best, recorder.result)
+        trainer = _make_trainer(recipe, folder, callbacks, ranks, facts["run_id"], resumed_after=finished_steps)
+        _run(trainer, module, parts.data, folder.last_checkpoint if finished_steps else None)
+    return _result(recipe, folder, recorder.history, recorder.best, recorder.result)
 
 
-def _make_trainer(recipe: Recipe, folder: RunFolder, callbacks: list[Any], *, resumed_after: int) -> L.Trainer:
+def _make_trainer(
+    recipe: Recipe, folder: RunFolder, callbacks: list[Any], ranks: Ranks, run_id: str, *, resumed_after: int
+) -> L.Trainer:
     import lightning as L
-    from lightning.pytorch.loggers import TensorBoardLogger
+
+    from pyreid.training.loggers import make_logger
+    from pyreid.training.strategy import make_strategy
 
     settings = recipe.trainer
-    # Events of an epoch that was interrupted are taken back when it is run again.
-    purge: dict[str, Any] = {"purge_step": resumed_after + 1} if resumed_after else {}
-    events = TensorBoardLogger(folder.root, name=folder.tensorboard.name, version="", default_hp_metric=False, **purge)
     return L.Trainer(
         default_root_dir=folder.root,
-        logger=events,
+        logger=make_logger(recipe, folder, run_id=run_id, resumed_after=resumed_after),
         callbacks=callbacks,
         # Lightning's own "auto" may take devices that the operators of this package do not run on.
-        accelerator="gpu" if _on_gpu(recipe) else "cpu",
-        devices=list(settings.devices) if isinstance(settings.devices, tuple) else 1,
+        accelerator="gpu" if on_gpu(recipe) else "cpu",
+        devices=list(settings.devices) if isinstance(settings.devices, tuple) else ranks.local_world,
+        num_nodes=ranks.num_nodes,
+        strategy=make_strategy(ranks, device_of_rank(recipe, ranks)),
+        sync_batchnorm=settings.sync_batchnorm,
         precision="32-true" if settings.precision == "32" else settings.precision,
         max_epochs=settings.epochs,
         gradient_clip_val=settings.grad_clip,
@@ -211,33 +285,12 @@ def _run(trainer: L.Trainer, module: Any, data: Any, checkpoint: Path | None) ->
         raise
 
 
-def _on_gpu(recipe: Recipe) -> bool:
-    return recipe.trainer.accelerator != "cpu" and torch.cuda.is_available()
-
-
-def _check_device(recipe: Recipe) -> None:
-    settings = recipe.trainer
-    if settings.accelerator == "gpu" and not torch.cuda.is_available():
-        raise RecipeError(
-            "'trainer.accelerator' is 'gpu', but this machine has no usable CUDA device; use 'auto' or 'cpu'"
-        )
-    on_gpu = _on_gpu(recipe)
-    if settings.precision == "16-mixed" and not on_gpu:
-        raise RecipeError("'trainer.precision' is '16-mixed', which needs a CUDA device; use 'bf16-mixed' or '32'")
-    if settings.devices != 1:
-        index = settings.devices[0] if isinstance(settings.devices, tuple) else 0
-        if not on_gpu or index >= torch.cuda.device_count():
-            raise RecipeError(
-                f"'trainer.devices' is [{index}], but there are {torch.cuda.device_count() if on_gpu else 0} CUDA "
-                "devices to choose from; use 1"
-            )
-
-
 def _result(
+    recipe: Recipe,
     folder: RunFolder,
     history: list[dict[str, Any]],
     best: dict[str, Any] | None,
-    evaluation: EvaluationResult | None,
+    evaluation: EvaluationResult | RepeatedResult | None,
 ) -> TrainingResult:
     evaluated = [row for row in history if "mAP" in row]
     if best is None:
@@ -252,6 +305,7 @@ def _result(
         last_checkpoint=folder.last_checkpoint,
         metrics_csv=folder.metrics_csv,
         evaluation=evaluation,
+        stopped_early=has_stalled(history, recipe.trainer.early_stopping),
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,16 +12,19 @@ from numpy.typing import NDArray
 
 from pyreid.data import ImageRecord, ReIDDataset
 from pyreid.data.records import JUNK_PID
+from pyreid.errors import RecipeError
 from pyreid.evaluation.progress import progress_bar
 from pyreid.inference.embedding import Flip, device_of
 from pyreid.inference.extractor import FeatureExtractor
 from pyreid.inference.images import ImageInput
 from pyreid.models.base import ReIDModel
 from pyreid.training.datamodule import image_input
+from pyreid.training.recipe_errors import suggest
 from pyreid.training.settings.trainer import EvaluationSettings
 
 if TYPE_CHECKING:
-    from pyreid.evaluation import EvaluationResult
+    from pyreid.data.protocol import Protocol
+    from pyreid.evaluation import EvaluationResult, RepeatedResult
     from pyreid.evaluation.evaluator import Reranker
 
 OnBatch = Callable[[int], None]
@@ -126,10 +129,10 @@ def extract_test_features(
 
     Arguments as for :func:`extract_features`.
     """
-    gallery = [record for record in dataset.gallery if record.pid != JUNK_PID]
-    features, pids, camids = extract_features(
+    return extract_part(
         model,
-        [*dataset.query, *gallery],
+        dataset,
+        range(num_test_images(dataset)),
         images=images,
         flip=flip,
         batch_size=batch_size,
@@ -138,7 +141,25 @@ def extract_test_features(
         progress=progress,
         on_batch=on_batch,
     )
-    split = len(dataset.query)
+
+
+def images_of_test(dataset: ReIDDataset) -> list[ImageRecord]:
+    """The query images and then the gallery images without the junk."""
+    return [*dataset.query, *(record for record in dataset.gallery if record.pid != JUNK_PID)]
+
+
+def extract_part(
+    model: ReIDModel,
+    dataset: ReIDDataset,
+    part: range,
+    **options: Any,
+) -> TestFeatures:
+    """As :func:`extract_test_features`, of a part of :func:`images_of_test`; (0, 0) features if that is empty."""
+    records = images_of_test(dataset)[part.start : part.stop]
+    features, pids, camids = np.zeros((0, 0), np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64)
+    if records:
+        features, pids, camids = extract_features(model, records, **options)
+    split = max(0, len(dataset.query) - part.start)
     filtered = dataset.protocol.camera_filter and dataset.has_cameras
     tracked = dataset.has_tracks
     return TestFeatures(
@@ -148,8 +169,8 @@ def extract_test_features(
         gallery_ids=pids[split:],
         query_cams=camids[:split] if filtered else None,
         gallery_cams=camids[split:] if filtered else None,
-        query_tracks=_tracks(dataset.query) if tracked else None,
-        gallery_tracks=_tracks(gallery) if tracked else None,
+        query_tracks=_tracks(records[:split]) if tracked else None,
+        gallery_tracks=_tracks(records[split:]) if tracked else None,
     )
 
 
@@ -167,13 +188,13 @@ def evaluate_model(
     device: torch.device | str | None = None,
     progress: bool = False,
     on_batch: OnBatch | None = None,
-) -> EvaluationResult:
-    """CMC, mAP and mINP of a model on the query and gallery splits of a data set.
+) -> EvaluationResult | RepeatedResult:
+    """CMC, mAP and mINP of a model on the query and gallery splits of a data set, by its own protocol.
 
     Args:
         model: see :func:`extract_features`.
         dataset: see :func:`pyreid.data.load_dataset`.
-        settings: the ``evaluation`` part of a recipe; by default its defaults.
+        settings: the ``evaluation`` part of a recipe, which may differ from the protocol; by default its defaults.
         images: size and normalisation; by default the model's own.
         workers: processes that decode images.
         device: where to compute; by default where the model is.
@@ -192,31 +213,59 @@ def evaluate_model(
         progress=progress,
         on_batch=on_batch,
     )
-    return evaluate_features(features, chosen, device=device or device_of(model))
+    protocol = choose_protocol(dataset, chosen)
+    return evaluate_features(features, chosen, protocol=protocol, device=device or device_of(model))
+
+
+def choose_protocol(dataset: ReIDDataset, settings: EvaluationSettings) -> Protocol:
+    """The protocol of the data set, or the one of its alternatives that the settings name, with their AP and no-match.
+
+    Raises:
+        RecipeError: the data set has no protocol of that name, or the protocol has no such choice.
+    """
+    protocols = {item.name: item for item in (dataset.protocol, *dataset.alternatives)}
+    name = settings.protocol if settings.protocol is not None else dataset.protocol.name
+    if name not in protocols:
+        raise RecipeError(f"'evaluation.protocol' is {name!r}{suggest(name, list(protocols))}")
+    changes: dict[str, Any] = {}
+    if settings.ap is not None:
+        changes["ap"] = settings.ap
+    if settings.no_match is not None:
+        changes["no_match"] = settings.no_match
+    return replace(protocols[name], **changes)
 
 
 def evaluate_features(
     features: TestFeatures,
     settings: EvaluationSettings,
     *,
+    protocol: Protocol | None = None,
+    seed: int = 0,
     device: torch.device | str | None = None,
     rerank: Reranker | None = None,
     progress: bool = False,
-) -> EvaluationResult:
-    """:func:`pyreid.evaluate` with the options of a recipe; with ``rerank`` on the CPU, where that is computed."""
-    from pyreid.evaluation import evaluate
+) -> EvaluationResult | RepeatedResult:
+    """Evaluate by a protocol, with the metric and the number of ranks of a recipe.
 
-    return evaluate(
-        features.query,
-        features.gallery,
-        features.query_ids,
-        features.gallery_ids,
-        features.query_cams,
-        features.gallery_cams,
+    Args:
+        features: see :func:`extract_test_features`.
+        settings: the ``evaluation`` part of a recipe.
+        protocol: from :func:`choose_protocol`; by default image to image, with the settings' AP and no-match.
+        seed: of random galleries.
+        device: where to compute; not used with ``rerank``, which is computed on the CPU.
+        rerank: ranks by another distance.
+        progress: show a progress bar.
+    """
+    from pyreid.data.protocol import Protocol
+    from pyreid.training.protocols import evaluate_protocol
+
+    chosen = protocol or Protocol(ap=settings.ap or "step", no_match=settings.no_match or "skip")
+    return evaluate_protocol(
+        features,
+        chosen,
         metric=settings.metric,
-        ap=settings.ap,
-        no_match=settings.no_match,
         max_rank=settings.max_rank,
+        seed=seed,
         rerank=rerank,
         device=None if rerank is not None else device,
         progress=progress,

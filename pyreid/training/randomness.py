@@ -16,6 +16,12 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def seed_rank(seed: int, rank: int) -> None:
+    """Give each rank random numbers of its own, as in dropout; rank 0 goes on with those it has."""
+    if rank:
+        seed_everything(int(np.random.SeedSequence([seed, rank]).generate_state(1)[0]))
+
+
 def random_states() -> dict[str, Any]:
     """All global random states as plain numbers and tensors, so that ``torch.load(weights_only=True)`` reads them."""
     name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002

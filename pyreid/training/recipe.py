@@ -61,6 +61,10 @@ class Recipe(Settings):
                 f"but trainer.epochs is {self.trainer.epochs}"
             )
         if self.swag is not None:
+            if self.trainer.early_stopping is not None:
+                raise ValueError(
+                    "swag needs the last cycle, which trainer.early_stopping may never reach; set it to null"
+                )
             if cycles is None:
                 raise ValueError("swag averages over the cycles of a schedule, but schedule.cycles is null")
             if self.swag.max_rank > 0 and cycles.count < 2:

@@ -22,6 +22,9 @@ FREE_KEYS = (
     "trainer.epochs",
     "trainer.accelerator",
     "trainer.devices",
+    "trainer.strategy",
+    "trainer.early_stopping",
+    "trainer.logger",
     "trainer.evaluate_every",
     "trainer.log_every",
     "evaluation.max_rank",
@@ -47,7 +50,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def check_resumable(checkpoint: Mapping[str, Any], recipe: Recipe, *, fingerprint: str, path: Path) -> None:
+def check_resumable(
+    checkpoint: Mapping[str, Any], recipe: Recipe, *, fingerprint: str, path: Path, world: int = 1
+) -> None:
     """Refuse to continue a run with settings or images that would make it another run.
 
     Raises:
@@ -60,6 +65,8 @@ def check_resumable(checkpoint: Mapping[str, Any], recipe: Recipe, *, fingerprin
         # They end with the last epoch, so another number of epochs is another learning rate everywhere.
         before, after = saved["recipe"]["trainer"]["epochs"], recipe.trainer.epochs
         changed.append(f"trainer.epochs (was {before}, is {after}; the {decay} schedule depends on it)")
+    if saved["world"] != world:
+        changed.append(f"trainer.devices (was {saved['world']} processes, is {world}; a step sees a batch of each)")
     if changed:
         raise TrainingError(
             f"cannot resume {path} with other settings: {', '.join(changed)}; "

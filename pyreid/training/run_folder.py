@@ -5,7 +5,7 @@
     recipe.yaml            the recipe with every setting, as it was used
     metrics.csv            one row per finished epoch
     metrics.json           best and last scores
-    tensorboard/           event files
+    tensorboard/           event files; wandb/ instead, if the recipe names that logger
     checkpoints/last.ckpt  after the last finished epoch
     checkpoints/best.ckpt  after the epoch with the best mAP
     checkpoints/swa.ckpt   the mean of the weights at the ends of the cycles, if the recipe averages
@@ -57,6 +57,10 @@ class RunFolder:
         return self.root / "tensorboard"
 
     @property
+    def wandb(self) -> Path:
+        return self.root / "wandb"
+
+    @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
 
@@ -73,7 +77,7 @@ class RunFolder:
         return self.checkpoints / "swa.ckpt"
 
     def _owned(self) -> tuple[Path, ...]:
-        return (self.recipe, self.metrics_csv, self.metrics_json, self.tensorboard, self.checkpoints)
+        return (self.recipe, self.metrics_csv, self.metrics_json, self.tensorboard, self.wandb, self.checkpoints)
 
     def holds_a_run(self) -> bool:
         """True when anything that a run writes is there."""

@@ -111,6 +111,7 @@ def test_evaluate_model_is_evaluate_on_its_features(model: ReIDModel, dataset: R
         features.gallery_ids,
         features.query_cams,
         features.gallery_cams,
+        **pyreid.evaluation.preset("market1501-official"),
     )
     result = evaluate_model(model, dataset, images=LOOK)
     assert result.map == expected.map

@@ -1,0 +1,249 @@
+"""Runs of several processes: gloo on the CPU, in processes that the test starts, or that training starts itself."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from pyreid.data import RandomIdentitySampler, load_dataset
+from pyreid.errors import DatasetError, RecipeError, TrainingError
+from pyreid.models import create_model, load_weights
+from pyreid.training import Recipe, evaluate_model, load_recipe, train
+from pyreid.training.callbacks import EpochRecorder
+from pyreid.training.datamodule import image_input
+from pyreid.training.module import ReIDModule
+from python_tests.ranks import meet, part, run_ranks
+from python_tests.training.test_resume import PowerCut, assert_same
+from python_tests.training.tiny import RECIPE, write_market
+
+pytestmark = pytest.mark.filterwarnings("ignore::pyreid.data.DatasetWarning")
+
+MakeRecipe = Callable[..., Recipe]
+
+# Own centres, a growing margin and balanced weights: all that the trainer itself has to keep equal.
+LOSSES = (
+    "losses=[{type: am_softmax}, {type: center, distance: cosine, embedding: local}, "
+    "{type: glob_push, embedding: local, margin_steps: 9}, {type: push, embedding: local, margin_steps: 9}]"
+)
+CENTRES = (
+    "model.overrides={logit_scale: 1.0}",
+    LOSSES,
+    "loss_weighting.mode=balanced",
+    "optimizer={type: sgd, lr: 1e-2}",
+)
+
+
+def make(folder: str, *overrides: str) -> Recipe:
+    """The tiny recipe on a data set in the folder of the ranks; 12 identities give 8 batches, 4 for each of 2 ranks."""
+    root, file = Path(folder) / "market", Path(folder) / f"tiny{dist.get_rank()}.yaml"
+    file.write_text(RECIPE)
+    if dist.get_rank() == 0 and not root.exists():
+        write_market(root, train_ids=12, test_ids=5)
+    dist.barrier()
+    return load_recipe(file, [f"data.root={root}", "evaluation.batch_size=3", *overrides])
+
+
+def go(recipe: Recipe, folder: str, name: str, **options: Any) -> Any:
+    return train(recipe, output_dir=Path(folder) / name, progress=False, **options)
+
+
+def work(rank: int, world: int, folder: str) -> None:
+    """Every run that the tests of this file look at; each rank leaves what it saw."""
+    meet(rank, world, folder)
+    warnings.simplefilter("ignore")
+    seen: dict[str, Any] = {}
+    real_step, real_end = ReIDModule.training_step, EpochRecorder.on_train_epoch_end
+
+    def end(self: EpochRecorder, trainer: Any, module: Any) -> None:
+        real_end(self, trainer, module)
+        seen["state"] = {name: value.clone() for name, value in module.state_dict().items()}
+
+    def poison(module: ReIDModule, batch: Any, batch_idx: int) -> torch.Tensor:
+        loss = real_step(module, batch, batch_idx)
+        indices.append(batch.index.tolist())
+        if trouble == "loss" and rank == 1 and batch_idx == 1:
+            record = module.pending[-1]
+            module.pending[-1] = type(record)(record.batch, record.loss * torch.nan, record.terms, record.indices)
+        if trouble == "power" and module.trainer.current_epoch == 2 and batch_idx == 1:
+            raise PowerCut
+        return loss
+
+    trouble = ""
+    indices: list[list[int]] = []
+    EpochRecorder.on_train_epoch_end = end  # type: ignore[method-assign]
+    ReIDModule.training_step = poison  # type: ignore[method-assign]
+
+    plain = make(folder, "trainer.epochs=3")
+    result = go(plain, folder, "plain")
+    seen["plain"], seen["plain history"], seen["indices"] = seen.pop("state"), result.history, indices
+    seen["plain map"] = result.evaluation.map
+
+    centres = make(folder, "trainer.epochs=3", "trainer.accumulate=2", *CENTRES)
+    indices = []
+    go(centres, folder, "centres")
+    seen["centres"] = seen.pop("state")
+
+    trouble = "power"
+    try:
+        go(centres, folder, "cut")
+    except PowerCut:
+        trouble = ""
+    torch.manual_seed(31 + rank)
+    go(centres, folder, "cut", resume=True)
+    seen["resumed"] = seen.pop("state")
+
+    trouble = "loss"
+    try:
+        go(plain, folder, "stopped")
+    except TrainingError as error:
+        seen["stopped"] = str(error)
+    trouble = ""
+    try:
+        go(plain, folder, "plain")
+    except TrainingError as error:
+        seen["refused"] = str(error)
+    try:
+        go(make(folder, "trainer.devices=3"), folder, "devices")
+    except RecipeError as error:
+        seen["devices"] = str(error)
+    tracks = make(folder, "trainer.epochs=1")
+    from dataclasses import replace
+
+    from pyreid.data.protocol import Protocol
+    from pyreid.training import engine
+
+    real_open = engine.open_dataset
+    rule = Protocol(name="random", function="evaluate_random_gallery", camera_filter=False, repeats=3)
+    engine.open_dataset = lambda recipe: replace(real_open(recipe), protocol=rule)  # type: ignore[assignment]
+    row = go(tracks, folder, "random").history[-1]
+    seen["random"] = row
+    engine.open_dataset = real_open
+    (Path(folder) / f"seen-{rank}").write_bytes(pickle.dumps(seen))
+    part()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_ranks(work, tmp_path_factory, (2,))[2]
+
+
+@pytest.fixture(scope="module")
+def seen(folder: Path) -> list[dict[str, Any]]:
+    return [pickle.loads((folder / f"seen-{rank}").read_bytes()) for rank in range(2)]
+
+
+def saved(folder: Path, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(folder / name / "checkpoints/last.ckpt", weights_only=True)
+    return found
+
+
+@pytest.mark.parametrize("run", ["plain", "centres"])
+def test_all_ranks_end_with_the_same_bits(folder: Path, seen: list[dict[str, Any]], run: str) -> None:
+    assert_same(seen[0][run], seen[1][run])
+    assert_same(dict(saved(folder, run)["state_dict"]), seen[0][run])
+    if run == "centres":
+        assert any("centers" in name or "objective" in name for name in seen[0][run])
+
+
+def test_ranks_take_every_other_batch_of_the_plan(folder: Path, seen: list[dict[str, Any]]) -> None:
+    dataset = load_dataset("market1501", folder / "market")
+    labels = [dataset.train_labels[record.pid] for record in dataset.train]
+    sampler = RandomIdentitySampler(labels, num_ids=3, num_instances=2)
+    for rank in range(2):
+        expected = []
+        for epoch in range(3):
+            sampler.set_epoch(epoch)
+            plan = [[key.index for key in batch] for batch in sampler]
+            expected += plan[rank : len(plan) // 2 * 2 : 2]
+        assert seen[rank]["indices"] == expected
+
+
+def test_all_ranks_have_the_history_and_the_evaluation_of_one_process(folder: Path, seen: list[dict[str, Any]]) -> None:
+    assert seen[0]["plain history"] == seen[1]["plain history"]
+    assert seen[0]["plain map"] == seen[1]["plain map"]
+    recipe = load_recipe(folder / "plain/recipe.yaml")
+    model = create_model("rmnet")
+    load_weights(model, folder / "plain/checkpoints/last.ckpt")
+    dataset = load_dataset("market1501", folder / "market")
+    one = evaluate_model(model, dataset, settings=recipe.evaluation, images=image_input(model, recipe.data))
+    last = seen[0]["plain history"][-1]
+    assert (one.map, one.rank(1), one.rank(5)) == (last["mAP"], last["rank1"], last["rank5"])
+
+
+def test_the_run_folder_is_complete(folder: Path) -> None:
+    names = {str(path.relative_to(folder / "plain")) for path in (folder / "plain").rglob("*") if path.is_file()}
+    events = {name for name in names if name.startswith("tensorboard/events")}
+    assert len(events) == 1
+    assert names - events - {"tensorboard/hparams.yaml"} == {
+        "recipe.yaml",
+        "metrics.csv",
+        "metrics.json",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+    }
+
+
+def test_resume_is_bit_exact(folder: Path, seen: list[dict[str, Any]]) -> None:
+    for rank in range(2):
+        assert_same(seen[rank]["centres"], seen[rank]["resumed"])
+    first, second = saved(folder, "centres"), saved(folder, "cut")
+    assert first["pyreid"].pop("run_id") != second["pyreid"].pop("run_id")
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "pyreid", "global_step"):
+        assert_same(first[key], second[key], key)
+    assert len(first["pyreid"]["other_random_states"]) == 1
+
+
+def test_one_rank_with_a_nan_stops_all_with_its_error(seen: list[dict[str, Any]]) -> None:
+    assert "the loss is not finite at epoch 1, step 2 (batch 2 of 4): loss=nan" in seen[0]["stopped"]
+    assert seen[0]["stopped"] == seen[1]["stopped"]
+
+
+def test_what_is_wrong_before_the_first_step_is_wrong_on_all_ranks(seen: list[dict[str, Any]]) -> None:
+    for rank in range(2):
+        assert "holds a run already" in seen[rank]["refused"]
+        assert "'trainer.devices' asks for 3 processes, but 2 have been started" in seen[rank]["devices"]
+
+
+def test_a_protocol_of_random_galleries_gives_all_ranks_mean_and_deviation(seen: list[dict[str, Any]]) -> None:
+    assert seen[0]["random"] == seen[1]["random"]
+    assert seen[0]["random"]["mAP_std"] >= 0
+    assert "mINP" not in seen[0]["random"]
+
+
+# ------------------------------------------------------------------------------------------- processes of its own
+
+
+def test_training_starts_its_processes_itself(tmp_path: Path, folder: Path) -> None:
+    recipe = load_recipe(folder / "plain/recipe.yaml", ["trainer.devices=2", "trainer.strategy=ddp"])
+    result = train(recipe, output_dir=tmp_path / "run", progress=False)
+    assert_same(saved(tmp_path, "run")["state_dict"], saved(folder, "plain")["state_dict"])
+    assert result.evaluation is not None
+    assert result.evaluation.map == result.last_map
+
+
+def test_an_error_of_a_process_comes_through(tmp_path: Path, recipe_file: Path) -> None:
+    root = write_market(tmp_path / "market")
+    broken = sorted(root.rglob("bounding_box_train/*.jpg"))[-1]
+    broken.write_bytes(broken.read_bytes()[:200])
+    recipe = load_recipe(recipe_file, [f"data.root={root}", "trainer.devices=2"])
+    with pytest.raises(DatasetError, match="cannot be read as an image"):
+        train(recipe, output_dir=tmp_path / "run", progress=False)
+
+
+def test_a_resumed_run_keeps_its_number_of_processes(folder: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(folder / "plain/recipe.yaml", ["trainer.epochs=4"])
+    with pytest.raises(TrainingError, match=r"trainer\.devices \(was 2 processes, is 1"):
+        train(recipe, output_dir=folder / "plain", progress=False, resume=True)
+
+
+def test_more_processes_than_batches_are_refused(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make_recipe("trainer.devices=2", "sampler.num_ids=6", "sampler.num_instances=4")
+    with pytest.raises(RecipeError, match=r"'trainer\.devices' makes 2 processes, but an epoch has 1 batches"):
+        train(recipe, output_dir=tmp_path / "run", progress=False)
