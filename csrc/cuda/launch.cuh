@@ -46,6 +46,9 @@
 
 namespace pyreid::cuda {
 
+// Dynamic shared memory that a block has without asking: 48 KB less what its static arrays take.
+inline constexpr int64_t kSharedBytes = 46 * 1024;
+
 // Blocks needed for n items, capped: kernels walk the rest in a grid-stride loop, with 64-bit indices.
 inline unsigned grid_for(int64_t n, int64_t per_block, int64_t cap = PYREID_GRID_CAP) {
   const int64_t blocks = (n + per_block - 1) / per_block;

@@ -218,10 +218,10 @@ __global__ void nearest_gradients_kernel(NearestFeatures<T> f, int64_t k, Metric
   }
 }
 
-// Beyond 48 KiB, of which static variables have their part, a kernel has to ask for its shared memory.
+// Beyond kSharedBytes a kernel has to ask for its shared memory.
 template <class Kernel>
 void allow_shared(Kernel kernel, int bytes) {
-  if (bytes <= 46 * 1024) return;
+  if (bytes <= kSharedBytes) return;
   PYREID_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
 }
 

@@ -28,7 +28,6 @@ constexpr int kForwardBuffers = 2, kBackwardBuffers = 4;
 constexpr int kBlockThreads = 256;
 constexpr int kWarpPlanes = 4;  // planes of a block that has a warp for each
 constexpr int64_t kLargestWarpPlane = 256;
-constexpr int64_t kSharedBytes = 46 * 1024;  // of the 48 KB that need no opt-in; static arrays take the rest
 
 // Blocks of a multiprocessor that registers must suffice for: 128 registers in float and all 255 in double. Left to
 // itself, ptxas spills a few values for the sake of more.
