@@ -86,7 +86,7 @@ def test_values() -> None:
         ("re_rank_strip_", strip(offset=torch.zeros(2)), "offset must be contiguous with 1 elements"),
         ("re_rank_strip_", strip(limits=torch.ones(1).double()), "limits has another dtype"),
         ("re_rank_strip_", strip(starts=STARTS), "starts must delimit a row for each of values"),
-        ("re_rank_strip_", strip(weights=WEIGHTS.double()), "weights and values differ in dtype"),
+        ("re_rank_strip_", strip(weights=WEIGHTS.double()), "weights has another dtype than expected"),
         ("re_rank_strip_", strip(gallery_items=torch.ones(1, dtype=torch.int32)), "entry 0 is in column 1 of 1"),
         ("re_rank_strip_", strip(columns=COLUMNS + 1), "entry 1 is in column 2 of 2"),
     ],
