@@ -18,6 +18,8 @@ from pyreid.data import (
     Sample,
     train_transform,
 )
+from pyreid.data.transforms import Transform
+from pyreid.errors import RecipeError
 from pyreid.inference.images import ImageInput
 from pyreid.models.base import ReIDModel
 from pyreid.training.processes import current_ranks
@@ -79,16 +81,35 @@ class _LazyLoader(DataLoader[Sample]):
 
 
 def make_train_images(dataset: ReIDDataset, data: DataSettings, images: ImageInput) -> ImageDataset:
-    """The training split with its augmentation and class labels."""
-    transform = train_transform(
+    """The training split with its augmentation and class labels.
+
+    Raises:
+        RecipeError: ``data.center_crop`` is larger than the images.
+    """
+    return ImageDataset(dataset.train, make_train_transform(data, images), dataset.train_labels)
+
+
+def make_train_transform(data: DataSettings, images: ImageInput) -> Transform:
+    """The augmentation of a recipe.
+
+    Raises:
+        RecipeError: ``data.center_crop`` is larger than the images.
+    """
+    crop, move, jitter, light = data.center_crop, data.translation, data.jitter, data.lighting
+    if crop is not None and (crop[0] > images.size[0] or crop[1] > images.size[1]):
+        raise RecipeError(f"'data.center_crop' is {list(crop)}, more than the images' size {list(images.size)}")
+    return train_transform(
         images.size,
         flip=data.flip,
         pad=data.pad,
         erasing=_make_erasing(data.erasing),
+        translation=None if move is None else (move.probability, move.scale),
+        center_crop=crop,
+        jitter=None if jitter is None else (jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue),
+        lighting=None if light is None else (light.probability, light.std),
         mean=images.mean,
         std=images.std,
     )
-    return ImageDataset(dataset.train, transform, dataset.train_labels)
 
 
 def _make_erasing(settings: ErasingSettings | None) -> RandomErasing | None:

@@ -156,11 +156,20 @@ def _is_finished(history: list[dict[str, Any]], recipe: Recipe) -> bool:
     return len(history) == recipe.trainer.epochs or has_stalled(history, recipe.trainer.early_stopping)
 
 
+def _run_id(recipe: Recipe, checkpoint: dict[str, Any] | None) -> str | None:
+    """By which the logger knows the run, if it wants to know."""
+    from pyreid.training.loggers import new_run_id
+
+    if recipe.trainer.logger == "tensorboard":
+        return None
+    return (checkpoint["pyreid"]["run_id"] if checkpoint is not None else None) or new_run_id()
+
+
 def _prepare(recipe: Recipe, folder: RunFolder, ranks: Ranks, resume: bool, overwrite: bool) -> _Parts:
     """Everything that can fail before the first step; no file is written."""
     from pyreid.training.datamodule import ReIDDataModule, image_input
     from pyreid.training.features import choose_protocol
-    from pyreid.training.loggers import check_logger, new_run_id
+    from pyreid.training.loggers import check_logger
     from pyreid.training.objectives import Objective, needs_classifier
     from pyreid.training.randomness import seed_everything
 
@@ -195,7 +204,7 @@ def _prepare(recipe: Recipe, folder: RunFolder, ranks: Ranks, resume: bool, over
         "num_classes": num_classes,
         "fingerprint": fingerprint(dataset),
         "world": ranks.world,
-        "run_id": checkpoint["pyreid"]["run_id"] if checkpoint is not None else new_run_id(),
+        "run_id": _run_id(recipe, checkpoint),
     }
     return _Parts(dataset=dataset, model=model, objective=objective, data=data, facts=facts, checkpoint=checkpoint)
 
@@ -241,7 +250,7 @@ def _fit(recipe: Recipe, folder: RunFolder, parts: _Parts, ranks: Ranks, progres
 
 
 def _make_trainer(
-    recipe: Recipe, folder: RunFolder, callbacks: list[Any], ranks: Ranks, run_id: str, *, resumed_after: int
+    recipe: Recipe, folder: RunFolder, callbacks: list[Any], ranks: Ranks, run_id: str | None, *, resumed_after: int
 ) -> L.Trainer:
     import lightning as L
 

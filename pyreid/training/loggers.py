@@ -29,13 +29,13 @@ def new_run_id() -> str:
     return uuid.uuid4().hex[:12]
 
 
-def make_logger(recipe: Recipe, folder: RunFolder, *, run_id: str, resumed_after: int) -> Any:
+def make_logger(recipe: Recipe, folder: RunFolder, *, run_id: str | None, resumed_after: int) -> Any:
     """The Lightning logger.
 
     Args:
         recipe: of the run.
         folder: of the run.
-        run_id: from :func:`new_run_id`, the same when resumed.
+        run_id: from :func:`new_run_id`, the same when resumed; None for TensorBoard.
         resumed_after: steps done by a run that is resumed, or 0.
     """
     if recipe.trainer.logger == "wandb":

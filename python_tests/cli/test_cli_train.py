@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,3 +80,31 @@ def test_wrong_settings_are_errors(market: Path, tmp_path: Path) -> None:
     both = CliRunner().invoke(app, ["demo", f"data.root={market}", "--resume", "--overwrite"])
     assert both.exit_code == 2
     assert not (tmp_path / "run").exists()
+
+
+def test_repeated_runs_end_with_a_table(market: Path, tmp_path: Path) -> None:
+    command = ["demo", f"data.root={market}", *QUICK, "--repeat", "2", "--output", str(tmp_path / "runs")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert "2 runs, mean (standard deviation) in per cent" in result.output
+    assert re.search(r"mAP\s+│\s+\d+\.\d\d \(\d+\.\d\d\)", result.output)
+    assert (tmp_path / "runs/run-2/checkpoints/last.ckpt").is_file()
+    assert (tmp_path / "runs/repeat.json").is_file()
+    again = CliRunner().invoke(app, [*command, "--resume", "--quiet"])
+    assert (again.exit_code, again.output) == (0, "")
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_processes(market: Path, tmp_path: Path) -> None:
+    command = ["demo", f"data.root={market}", *QUICK, "trainer.accelerator=cpu", "sampler.num_ids=2"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "pyreid"]
+    done = subprocess.run(
+        [*launcher, "train", *command, "--output", str(tmp_path / "run")], capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split("  ")[0].split(" at ")[0].split(" ")[0] for line in done.stdout.splitlines()] == [
+        "epoch",
+        "best",
+    ]
+    saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    assert saved["pyreid"]["world"] == 2

@@ -18,7 +18,7 @@ def test_recipes_need_none_of_them() -> None:
     assert (done.returncode, done.stdout) == (0, "demo\n"), done.stderr
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate_model", "extract_features"])
+@pytest.mark.parametrize("name", ["train", "evaluate_model", "extract_features", "train_repeatedly"])
 def test_training_says_what_to_install(name: str) -> None:
     done = run(f"from pyreid.training import {name}")
     assert "MissingDependencyError: lightning cannot be imported" in done.stderr

@@ -44,6 +44,10 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, recipe: Recipe, folder: Path, *, 
             run(recipe, folder)
 
 
+def weights(result: TrainingResult) -> Any:
+    return torch.load(result.last_checkpoint, weights_only=True)["state_dict"]
+
+
 def assert_same(first: Any, second: Any, where: str = "") -> None:
     """Bit equality of nested containers of tensors and numbers."""
     assert type(first) is type(second), where
