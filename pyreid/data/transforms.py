@@ -29,16 +29,30 @@ def train_transform(
     flip: float = 0.5,
     pad: int = 10,
     erasing: RandomErasing | None = None,
+    translation: tuple[float, float] | None = None,
+    center_crop: tuple[int, int] | None = None,
+    jitter: tuple[float, float, float, float] | None = None,
+    lighting: tuple[float, float] | None = None,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
 ) -> Transform:
-    """Resize, horizontal flip, pad and random crop, normalise, random erasing.
+    """Resize (or enlarge and crop), center crop, flip, pad and crop, jitter, lighting, normalise, random erasing.
+
+    The order is that of the authors' code: geometry first, on the PIL image; then colours; lighting on pixels in
+    [0, 1]; erasing on the normalised image, so that a rectangle of zeros is the mean pixel.
 
     Args:
         size: height and width of the result.
         flip: probability of a horizontal flip.
         pad: black pixels added on each side before a crop of ``size``; 0 switches both off.
         erasing: applied after the normalisation; None switches it off.
+        translation: probability and scale of :class:`pyreid.data.resized_crop.RandomResizedShift`, in the place of the
+            plain resize; None for the latter.
+        center_crop: height and width that are cut out of the middle and resized to ``size``; None switches it off.
+        jitter: strengths of random brightness, contrast, saturation and hue, as torchvision's ``ColorJitter`` takes
+            them; None switches it off.
+        lighting: probability and standard deviation of :class:`pyreid.data.lighting.RandomLighting`; None switches it
+            off.
         mean: per channel, for pixels in [0, 1].
         std: per channel, for pixels in [0, 1].
 
@@ -57,12 +71,28 @@ def train_transform(
     require("torchvision", extra="train")
     from torchvision.transforms import v2
 
-    steps: list[Callable] = [v2.Resize(list(size), antialias=True)]
+    from pyreid.data.center_crop import CenterCropResize
+    from pyreid.data.lighting import RandomLighting
+    from pyreid.data.resized_crop import RandomResizedShift
+
+    steps: list[Callable] = []
+    if translation is None:
+        steps.append(v2.Resize(list(size), antialias=True))
+    else:
+        steps.append(RandomResizedShift(size, p=translation[0], scale=translation[1]))
+    if center_crop is not None:
+        steps.append(CenterCropResize(size, center_crop))
     if flip > 0:
         steps.append(v2.RandomHorizontalFlip(flip))
     if pad > 0:
         steps += [v2.Pad(pad), v2.RandomCrop(list(size))]
-    steps += _to_normalised(mean, std)
+    if jitter is not None:
+        steps.append(v2.ColorJitter(*jitter))
+    scaled, rest = _to_normalised(mean, std)[:2], _to_normalised(mean, std)[2:]
+    steps += scaled
+    if lighting is not None:
+        steps.append(RandomLighting(p=lighting[0], std=lighting[1]))
+    steps += rest
     if erasing is not None:
         steps.append(erasing)
     return v2.Compose(steps)
