@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+import json
 import re
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from pyreid.cli.evaluate import evaluate
 from pyreid.cli.train import train
 from pyreid.data import synthesize
 from pyreid.errors import RecipeError, TrainingError
@@ -108,3 +111,26 @@ def test_torchrun_starts_the_processes(market: Path, tmp_path: Path) -> None:
     ]
     saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert saved["pyreid"]["world"] == 2
+
+
+def test_vehicleid_is_evaluated_by_its_repeated_splits(tmp_path: Path) -> None:
+    root = tmp_path / "vehicleid"
+    sizes = {"num_train_ids": 4, "num_test_ids": 4, "images_per_id": 4, "size": (32, 32)}
+    synthesize("vehicleid_800", root, **sizes, workers=1)  # type: ignore[arg-type]
+    command = ["demo", "data.dataset=vehicleid_800", f"data.root={root}", *QUICK, "--output", str(tmp_path / "run")]
+    trained = CliRunner().invoke(app, command)
+    assert trained.exit_code == 0, trained.output
+    with (tmp_path / "run/metrics.csv").open(newline="") as file:
+        row = list(csv.DictReader(file))[-1]
+    assert float(row["mAP_std"]) >= 0
+    assert row["mINP"] == ""
+
+    evaluation = typer.Typer()
+    evaluation.command()(evaluate)
+    out = tmp_path / "out.json"
+    result = CliRunner().invoke(evaluation, [str(tmp_path / "run"), "--json", str(out), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(out.read_text())
+    assert len(found["maps"]) == 10
+    assert found["map"] == pytest.approx(float(row["mAP"]), abs=1e-12)
+    assert found["map_std"] == pytest.approx(float(row["mAP_std"]), abs=1e-12)
