@@ -35,6 +35,13 @@ def test_junk_is_left_out_and_ties_keep_their_order(records: list[ImageRecord]) 
     assert ranked.right == (False, False, True)
 
 
+def test_without_cameras_no_image_is_of_the_same_view(records: list[ImageRecord]) -> None:
+    blind = [ImageRecord(record.path, record.pid) for record in records]
+    (ranked,) = make_rank_lists(blind[:1], blind[1:], features(0), features(2, 0, 1, 0, -1), chosen=[0])
+    assert [record.pid for record in ranked.gallery] == [5, 7, 0, 5]
+    draw_rank_lists([ranked])
+
+
 def test_topk_and_titles(records: list[ImageRecord]) -> None:
     lists = make_rank_lists(
         records[:1], records[1:], features(0), features(2, 0, 1, 0, -1), chosen=[0, 0], titles=["a", "b"], topk=2
