@@ -141,6 +141,7 @@ def _evaluate_recipe(
         dataset,
         images=image_input(model, loaded.data),
         flip=loaded.evaluation.flip,
+        crops=loaded.evaluation.crops,
         batch_size=loaded.evaluation.batch_size,
         workers=loaded.data.workers,
         device=device,

@@ -29,6 +29,9 @@ def extract(
     flip: Annotated[
         str | None, typer.Option(help="Mirror images: none, mean or concat. (Default: the run's, or none.)")
     ] = None,
+    crops: Annotated[
+        str | None, typer.Option(help="Crops of an image: none or ten. (Default: the run's, or none.)")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 64,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode images; 0: none beside this one.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda where there is one.")] = None,
@@ -48,6 +51,8 @@ def extract(
         raise typer.BadParameter(f"--output: expected a file that ends in .npy or .safetensors, got {output}")
     if flip not in (None, "none", "mean", "concat"):
         raise typer.BadParameter(f"--flip: expected none, mean or concat, got {flip}")
+    if crops not in (None, "none", "ten"):
+        raise typer.BadParameter(f"--crops: expected none or ten, got {crops}")
     from pyreid.cli.features import check_device, time_left
     from pyreid.inference import extract_to_file, read_paths
 
@@ -55,13 +60,15 @@ def extract(
         check_device(device)
     paths = read_paths(images)
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "device": device}
-    extractor = _open_model(model, weights, flip, options)
+    extractor = _open_model(model, weights, flip, crops, options)
     with time_left("Extracting features", len(paths)) as advance:
         rows, columns = extract_to_file(extractor, paths, output, resume=resume, overwrite=overwrite, on_batch=advance)
     print(f"{output}: {rows} x {columns} features; paths in {output.name}.paths.txt")
 
 
-def _open_model(name: str, weights: str | None, flip: str | None, options: dict[str, Any]) -> FeatureExtractor:
+def _open_model(
+    name: str, weights: str | None, flip: str | None, crops: str | None, options: dict[str, Any]
+) -> FeatureExtractor:
     import torch
 
     from pyreid.errors import WeightsError
@@ -77,7 +84,7 @@ def _open_model(name: str, weights: str | None, flip: str | None, options: dict[
         model_entry(name)  # an unknown name is the better news than missing weights
         if weights is None:
             raise WeightsError(f"weights: model {name} needs --weights FILE")
-        return FeatureExtractor(name, weights=weights, flip=flip or "none", **options)  # type: ignore[arg-type]
+        return FeatureExtractor(name, weights=weights, flip=flip or "none", crops=crops or "none", **options)  # type: ignore[arg-type]
 
     from pyreid.training import load_recipe
     from pyreid.training.datamodule import image_input
@@ -96,5 +103,6 @@ def _open_model(name: str, weights: str | None, flip: str | None, options: dict[
         mean=look.mean,
         std=look.std,
         flip=flip or loaded.evaluation.flip,  # type: ignore[arg-type]
+        crops=crops or loaded.evaluation.crops,  # type: ignore[arg-type]
         **options,
     )

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pyreid.inference.crops import ten_crops
+
 Flip = Literal["none", "mean", "concat"]
 
 
@@ -44,6 +46,21 @@ def embed(model: nn.Module, images: Tensor, flip: Flip) -> Tensor:
     mirrored = _run(model, images.flip(3))
     both = embedding + mirrored if flip == "mean" else torch.cat([embedding, mirrored], dim=1)
     return nn.functional.normalize(both)
+
+
+def embed_crops(model: nn.Module, images: Tensor, size: tuple[int, int]) -> Tensor:
+    """The plain mean (N, D) of the embeddings of ten crops of ``size`` (DaRe, Sect. 5), of no unit length; float32.
+
+    Args:
+        model: in evaluation mode.
+        images: (N, 3, H, W) of at least ``size``, normalised, on the model's device.
+        size: (height, width) of the crops.
+
+    Raises:
+        TypeError: the model gives no tensor.
+        ValueError: the tensor is not (N, D), or the images are smaller than the crops.
+    """
+    return torch.stack([_run(model, crop.contiguous()) for crop in ten_crops(images, size)]).mean(0)
 
 
 def _run(model: nn.Module, images: Tensor) -> Tensor:

@@ -167,6 +167,7 @@ def _settings(extractor: FeatureExtractor, paths: Sequence[Path]) -> dict[str, A
         "mean": list(extractor.images.mean),
         "std": list(extractor.images.std),
         "flip": extractor.flip,
+        "crops": extractor.crops,
         "batch_size": extractor.batch_size,
         "device": device.type,
         "threads": torch.get_num_threads() if device.type == "cpu" else None,

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from pyreid.data.transforms import eval_transform
-from pyreid.inference.embedding import Flip, check_batch_size, check_flip, embed, evaluating
+from pyreid.inference.crops import Crops, check_crops, image_size
+from pyreid.inference.embedding import Flip, check_batch_size, check_flip, embed, embed_crops, evaluating
 from pyreid.inference.exported import EXPORTED_SUFFIXES, open_exported
 from pyreid.inference.images import ImageItems, as_items, name_of, resolve_input
 
@@ -46,6 +47,9 @@ class FeatureExtractor:
         std: of RGB in 0..1, divided by; likewise.
         flip: test-time augmentation: ``"mean"`` adds the embedding of the mirror image and normalises the sum,
             ``"concat"`` concatenates both and normalises, ``"none"`` uses the image as it is.
+        crops: ``"ten"`` resizes images to 1.125 times ``size``, and takes the plain mean of the embeddings of the four
+            corners, the middle and their mirror images (DaRe); ``flip`` must then be ``"none"``, and a tensor that is
+            normalised already of that larger size. ``"none"`` embeds the whole image.
         workers: processes that decode images; 0 decodes in this one.
 
     Raises:
@@ -67,10 +71,12 @@ class FeatureExtractor:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         flip: Flip = "none",
+        crops: Crops = "none",
         workers: int = 0,
     ) -> None:
         check_batch_size(batch_size)
         check_flip(flip)
+        check_crops(crops, flip)
         if workers < 0:
             raise ValueError(f"workers: expected 0 or more, got {workers}")
         if isinstance(model, str | os.PathLike) and Path(model).suffix in EXPORTED_SUFFIXES:
@@ -99,6 +105,7 @@ class FeatureExtractor:
         self.device = None if device is None else torch.device(device)
         self.batch_size = batch_size
         self.flip: Flip = flip
+        self.crops: Crops = crops
         self.workers = workers
         self.images = resolve_input(self.model, size=size, mean=mean, std=std)
 
@@ -162,7 +169,7 @@ class FeatureExtractor:
             raise ValueError(f"start: expected a multiple of batch_size={self.batch_size}, got {start}")
         look = self.images
         loader = DataLoader(
-            ImageItems(items[start:], eval_transform(look.size, mean=look.mean, std=look.std)),
+            ImageItems(items[start:], eval_transform(image_size(look.size, self.crops), mean=look.mean, std=look.std)),
             batch_size=self.batch_size,
             num_workers=self.workers,
             # Its own generator: otherwise making a loader would draw from the global one.
@@ -172,13 +179,18 @@ class FeatureExtractor:
             done = start
             for batch in loader:
                 with torch.no_grad():  # not around the yield: the caller's code would run without gradients
-                    features = embed(self.model, batch.to(device), self.flip).cpu().numpy()
+                    features = self._embed(batch.to(device)).cpu().numpy()
                 wrong = ~np.isfinite(features).all(axis=1)
                 if wrong.any():
                     index = done + int(wrong.argmax())
                     raise ValueError(f"model: NaN or infinite features for {name_of(items[index], index)}")
                 done += len(features)
                 yield features
+
+    def _embed(self, images: Tensor) -> Tensor:
+        if self.crops == "ten":
+            return embed_crops(self.model, images, self.images.size)
+        return embed(self.model, images, self.flip)
 
 
 def _check_fixed(**given: object) -> None:

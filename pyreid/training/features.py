@@ -14,6 +14,7 @@ from pyreid.data import ImageRecord, ReIDDataset
 from pyreid.data.records import JUNK_PID
 from pyreid.errors import RecipeError
 from pyreid.evaluation.progress import progress_bar
+from pyreid.inference.crops import Crops
 from pyreid.inference.embedding import Flip, device_of
 from pyreid.inference.extractor import FeatureExtractor
 from pyreid.inference.images import ImageInput
@@ -56,6 +57,7 @@ def extract_features(
     *,
     images: ImageInput | None = None,
     flip: Flip = "none",
+    crops: Crops = "none",
     batch_size: int = 64,
     workers: int = 0,
     device: torch.device | str | None = None,
@@ -73,6 +75,7 @@ def extract_features(
         images: size and normalisation; by default the model's own.
         flip: ``"mean"`` adds the embedding of the mirror image and normalises the sum; ``"concat"`` concatenates both
             and normalises (RMNet, Sect. VI); ``"none"`` uses the image as it is.
+        crops: ``"ten"`` takes the mean over ten crops, see :class:`pyreid.FeatureExtractor`.
         batch_size: images per forward pass.
         workers: processes that decode images; 0 decodes in this one.
         device: where to compute; by default where the model is.
@@ -98,6 +101,7 @@ def extract_features(
         mean=look.mean,
         std=look.std,
         flip=flip,
+        crops=crops,
         workers=workers,
     )
     with progress_bar("Extracting features", len(records), show=progress) as advance:
@@ -119,6 +123,7 @@ def extract_test_features(
     *,
     images: ImageInput | None = None,
     flip: Flip = "none",
+    crops: Crops = "none",
     batch_size: int = 64,
     workers: int = 0,
     device: torch.device | str | None = None,
@@ -135,6 +140,7 @@ def extract_test_features(
         range(num_test_images(dataset)),
         images=images,
         flip=flip,
+        crops=crops,
         batch_size=batch_size,
         workers=workers,
         device=device,
@@ -207,6 +213,7 @@ def evaluate_model(
         dataset,
         images=images,
         flip=chosen.flip,
+        crops=chosen.crops,
         batch_size=chosen.batch_size,
         workers=workers,
         device=device,

@@ -64,6 +64,7 @@ def extract_own_features(
             own_part(dataset, settings.batch_size),
             images=images,
             flip=settings.flip,
+            crops=settings.crops,
             batch_size=settings.batch_size,
             workers=workers,
             on_batch=on_batch,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainValidator, StrictBool, StrictStr
+from pydantic import BeforeValidator, Field, PlainValidator, StrictBool, StrictStr, model_validator
 
 from pyreid.training.settings.base import (
     PositiveFloat,
@@ -85,7 +85,8 @@ class EvaluationSettings(Settings):
     ``protocol`` is the name of another protocol of the data set. ``ap`` and ``no_match`` replace those of the protocol.
 
     ``flip``: ``"mean"`` adds the embedding of the mirror image and normalises the sum, ``"concat"`` concatenates and
-    normalises, ``"none"`` uses the image as it is.
+    normalises, ``"none"`` uses the image as it is. ``crops``: ``"ten"`` takes the plain mean of the embeddings of ten
+    crops of the enlarged image (DaRe); they contain mirror images, so ``flip`` must be ``"none"``.
     """
 
     metric: Literal["euclidean", "sqeuclidean", "cosine"] = "euclidean"
@@ -94,4 +95,13 @@ class EvaluationSettings(Settings):
     no_match: Literal["skip", "zero"] | None = None
     max_rank: PositiveInt = 50
     flip: Literal["none", "mean", "concat"] = "none"
+    crops: Literal["none", "ten"] = "none"
     batch_size: PositiveInt = 64
+
+    @model_validator(mode="after")
+    def _mirror_images_once(self) -> EvaluationSettings:
+        if self.crops == "ten" and self.flip != "none":
+            raise ValueError(
+                f"flip is {self.flip!r}, but crops: ten has mirror images already; set one of both to none"
+            )
+        return self
