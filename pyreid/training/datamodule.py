@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import lightning as L
 import torch
@@ -18,11 +19,12 @@ from pyreid.data import (
     Sample,
     train_transform,
 )
+from pyreid.data.hard_samples import HardSampleSampler
 from pyreid.data.transforms import Transform
 from pyreid.errors import RecipeError
 from pyreid.inference.images import ImageInput
 from pyreid.models.base import ReIDModel
-from pyreid.training.processes import current_ranks
+from pyreid.training.processes import agree, current_ranks, from_first
 from pyreid.training.recipe import Recipe
 from pyreid.training.settings.data import DataSettings, ErasingSettings
 
@@ -47,21 +49,17 @@ class ReIDDataModule(L.LightningDataModule):
         self.recipe = recipe
         self.image_input = images
         self.images = make_train_images(dataset, recipe.data, images)
-        sampler = RandomIdentitySampler(
-            self.images.labels,
-            num_ids=recipe.sampler.num_ids,
-            num_instances=recipe.sampler.num_instances,
-            seed=recipe.seed,
-        )
-        length = recipe.trainer.iterations_per_epoch
         ranks = current_ranks()
-        whole = sampler if length is None else FixedLengthSampler(sampler, length * ranks.world)
+        self.hard_samples = _make_hard_samples(recipe, self.images)
+        whole = self.hard_samples or _make_sampler(recipe, self.images, ranks.world)
         self.sampler = RankBatches(whole, rank=ranks.rank, num_ranks=ranks.world)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """The batches of the trainer's current epoch."""
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
         self.sampler.set_epoch(epoch)
+        if self.hard_samples is not None:
+            self._mine(self.hard_samples, epoch)
         return _LazyLoader(
             self.images,
             batch_sampler=self.sampler,
@@ -71,6 +69,61 @@ class ReIDDataModule(L.LightningDataModule):
             # or resumes more often would train differently.
             generator=torch.Generator().manual_seed(self.recipe.seed + epoch),
         )
+
+    def _mine(self, sampler: HardSampleSampler, epoch: int) -> None:
+        """Begin a round of hard sample mining: its augmentation, and its batches by the scores of the present model."""
+        from pyreid.training.mining import at_level, level_of, score
+
+        settings = self.recipe.mining
+        assert settings is not None
+        data = at_level(self.recipe.data, level_of(epoch, settings.full_after))
+        self.images.transform = make_train_transform(data, self.image_input)
+        if sampler.is_planned:
+            return
+        assert self.trainer is not None  # without a run there is no model
+        scores, error = None, None
+        if self.trainer.is_global_zero:  # the ranks' statistics of batch norm differ, and so would their batches
+            try:
+                module: Any = self.trainer.lightning_module
+                with self.trainer.precision_plugin.forward_context():
+                    scores = score(
+                        module.model,
+                        module.objective,
+                        self.images,
+                        sampler.pool(),
+                        terms=settings.terms,
+                        batch_size=self.recipe.sampler.num_ids * self.recipe.sampler.num_instances,
+                        workers=self.recipe.data.workers,
+                    )
+            except Exception as problem:
+                error = problem
+        agree(error)
+        sampler.keep(from_first(scores))
+
+
+def _make_sampler(recipe: Recipe, images: ImageDataset, world: int) -> RandomIdentitySampler | FixedLengthSampler:
+    sampler = RandomIdentitySampler(
+        images.labels,
+        num_ids=recipe.sampler.num_ids,
+        num_instances=recipe.sampler.num_instances,
+        seed=recipe.seed,
+    )
+    length = recipe.trainer.iterations_per_epoch
+    return sampler if length is None else FixedLengthSampler(sampler, length * world)
+
+
+def _make_hard_samples(recipe: Recipe, images: ImageDataset) -> HardSampleSampler | None:
+    if recipe.mining is None:
+        return None
+    return HardSampleSampler(
+        images.labels,
+        per_identity=recipe.mining.per_identity,
+        num_ids=recipe.sampler.num_ids,
+        num_instances=recipe.sampler.num_instances,
+        share=recipe.mining.share,
+        batches=recipe.mining.batches,
+        seed=recipe.seed,
+    )
 
 
 class _LazyLoader(DataLoader[Sample]):

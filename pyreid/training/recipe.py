@@ -14,6 +14,7 @@ from pydantic import Field, StrictInt, StrictStr, model_validator
 from pyreid.training.settings.base import Settings
 from pyreid.training.settings.data import DataSettings, SamplerSettings
 from pyreid.training.settings.losses import LossSettings, LossWeighting
+from pyreid.training.settings.mining import MiningSettings
 from pyreid.training.settings.model import ModelSettings, PaperNumbers
 from pyreid.training.settings.optimizer import OptimizerSettings
 from pyreid.training.settings.schedule import ScheduleSettings, SWAGSettings
@@ -28,6 +29,7 @@ class Recipe(Settings):
     seed: Annotated[StrictInt, Field(ge=0, lt=2**32)] = 0
     data: DataSettings
     sampler: SamplerSettings = SamplerSettings()
+    mining: MiningSettings | None = None
     model: ModelSettings
     losses: Annotated[tuple[LossSettings, ...], Field(min_length=1)]
     loss_weighting: LossWeighting = LossWeighting()
@@ -48,6 +50,7 @@ class Recipe(Settings):
             if self.sampler.num_ids < 2:
                 raise ValueError("sampler.num_ids is 1, but a triplet loss needs at least 2 identities in a batch")
         self._centers_are_there()
+        self._mining_fits()
         warmup = self.schedule.warmup
         if warmup is not None and self.schedule.decay.type == "cosine" and warmup.epochs >= self.trainer.epochs:
             raise ValueError(
@@ -75,6 +78,21 @@ class Recipe(Settings):
         if self.schedule.interval == "iteration" and self.trainer.iterations_per_epoch is None:
             raise ValueError("schedule.interval is 'iteration', which needs trainer.iterations_per_epoch")
         return self
+
+    def _mining_fits(self) -> None:
+        if self.mining is None:
+            return
+        types = [loss.type for loss in self.losses]
+        absent = [term for term in self.mining.terms if term not in types]
+        if absent:
+            raise ValueError(f"mining.terms has {absent[0]!r}, but the losses are {', '.join(types)}")
+        if self.mining.batches == "shuffled" and any("triplet" in name for name in types):
+            raise ValueError("mining.batches is 'shuffled', but a triplet loss needs 'identities'")
+        if self.trainer.iterations_per_epoch is not None:
+            raise ValueError(
+                "mining has rounds of its own length, but trainer.iterations_per_epoch is "
+                f"{self.trainer.iterations_per_epoch}; set one of both to null"
+            )
 
     def _centers_are_there(self) -> None:
         """One center loss for an embedding at most, and one with cosine distances for push losses that need it."""

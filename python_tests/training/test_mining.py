@@ -1,0 +1,140 @@
+"""Training in rounds of hard sample mining."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pyreid.data import SampleKey, load_dataset
+from pyreid.errors import RecipeError
+from pyreid.inference.images import ImageInput
+from pyreid.models import create_model
+from pyreid.training import Recipe, train
+from pyreid.training.datamodule import ReIDDataModule, make_train_images
+from pyreid.training.mining import at_level, level_of, score
+from pyreid.training.module import ReIDModule
+from pyreid.training.objectives import Objective
+from python_tests.training.test_resume import assert_same, interrupt, run
+
+pytestmark = pytest.mark.filterwarnings("ignore::pyreid.data.DatasetWarning")
+
+MakeRecipe = Callable[..., Recipe]
+RMNET = (
+    "model.overrides={logit_scale: 1.0}",
+    "losses=[{type: am_softmax}, {type: center, distance: cosine, embedding: local, weight: 0.5}, "
+    "{type: glob_push, embedding: local}]",
+)
+MINING = (*RMNET, "mining={per_identity: 3, full_after: 2, terms: [am_softmax, center, glob_push]}")
+
+
+def test_levels_rise_and_reach_the_whole_augmentation(make_recipe: MakeRecipe) -> None:
+    data = make_recipe("data.pad=0", "data.translation={}", "data.jitter={}", "data.lighting={}").data
+    levels = [level_of(epoch, 4) for epoch in range(7)]
+    assert levels == [0, 0.25, 0.5, 0.75, 1, 1, 1]
+
+    def strengths(level: float) -> list[float]:
+        d: Any = at_level(data, level)
+        erasing = d.erasing
+        return [erasing.probability, erasing.area[1], d.translation.scale, d.jitter.brightness, d.lighting.std]
+
+    rows = np.array([strengths(level) for level in levels[:5]])
+    assert (np.diff(rows, axis=0) > 0).all()
+    np.testing.assert_allclose(rows[0], [0, 0.1, 1, 0, 0])
+    np.testing.assert_allclose(rows[2], [0.25, 0.25, 1.0625, 0.1, 0.05])
+    assert at_level(data, 1.0) == data
+    assert [at_level(make_recipe("data.pad=10").data, level).pad for level in (0.0, 0.5, 1.0)] == [0, 5, 10]
+    with pytest.raises(ValueError, match=r"level: got 1\.5"):
+        at_level(data, 1.5)
+
+
+@pytest.mark.parametrize("terms", [("am_softmax",), ("am_softmax", "center", "glob_push")])
+def test_scores_are_the_weighted_losses_of_single_images(
+    make_recipe: MakeRecipe, market: Path, terms: tuple[str, ...]
+) -> None:
+    recipe = make_recipe(*RMNET)
+    dataset = load_dataset("market1501", market)
+    images = make_train_images(dataset, recipe.data, ImageInput((32, 16), (0.5,) * 3, (0.2,) * 3))
+    torch.manual_seed(0)
+    model = create_model("rmnet", num_classes=6, logit_scale=1.0)
+    objective = Objective(recipe.losses, num_classes=6, widths={"local": 256})
+    keys = [SampleKey(index, 100 + index) for index in range(7)]
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    random_state = torch.get_rng_state()
+    found = score(model, objective, images, keys, terms=terms, batch_size=3)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert_same(dict(model.state_dict()), state)
+    assert all(module.training for module in model.modules())
+    assert [getattr(term, "reduction", None) for term in objective.terms] == ["mean", "mean", "mean"]
+
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.Dropout):
+            module.eval()
+    wanted = []
+    for key in keys:
+        sample = images[key]
+        with torch.no_grad():
+            _, values = objective(model(sample.image[None]), torch.tensor([sample.label]))
+        wanted.append(sum(w * v for w, v in zip((1.0, 0.5, 1.0), values.tolist(), strict=True))
+                      if len(terms) == 3 else values[0].item())  # fmt: skip
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
+def test_two_rounds_train_on_the_hardest(make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: Any) -> None:
+    seen: list[list[int]] = [[], []]
+    planned: list[list[int]] = []
+    step, mine = ReIDModule.training_step, ReIDDataModule._mine
+
+    def watch(module: ReIDModule, batch: Any, batch_idx: int) -> torch.Tensor:
+        seen[module.trainer.current_epoch] += torch.as_tensor(batch.index).tolist()
+        return step(module, batch, batch_idx)
+
+    def record(data: ReIDDataModule, sampler: Any, epoch: int) -> None:
+        mine(data, sampler, epoch)
+        planned.append([key.index for batch in sampler for key in batch])
+
+    monkeypatch.setattr(ReIDModule, "training_step", watch)
+    monkeypatch.setattr(ReIDDataModule, "_mine", record)
+    result = train(make_recipe(*MINING), output_dir=tmp_path / "run", progress=False)
+    assert [len(indices) for indices in seen] == [9, 9], "half of 6 identities with 3 images each"
+    assert [seen[0], seen[1]] == [planned[0], planned[-1]]
+    assert len(result.history) == 2
+
+
+def test_resume_in_the_middle_of_a_round_is_bit_exact(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe("trainer.epochs=3", "loss_weighting.mode=balanced", *MINING)
+    straight = run(recipe, tmp_path / "straight")
+    interrupt(monkeypatch, recipe, tmp_path / "cut", epoch=1, batch=1)
+    torch.manual_seed(31)
+    resumed = run(recipe, tmp_path / "cut", resume=True)
+    first = torch.load(straight.last_checkpoint, weights_only=True)
+    second = torch.load(resumed.last_checkpoint, weights_only=True)
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "pyreid", "epoch", "global_step"):
+        assert_same(first[part], second[part], part)
+    assert straight.history == resumed.history
+
+
+@pytest.mark.parametrize(
+    ("overrides", "match"),
+    [
+        (("mining={}",), "mining.terms has 'am_softmax', but the losses are cross_entropy"),
+        ((*RMNET, "mining={share: 0.0}"), r"mining\.share"),
+        ((*RMNET, "mining={terms: []}"), r"mining\.terms"),
+        ((*RMNET, "mining={terms: [push]}"), r"mining\.terms"),
+        ((*RMNET, "mining={}", "trainer.iterations_per_epoch=3"), "mining has rounds of its own length"),
+        (
+            ("losses=[{type: am_softmax}, {type: batch_hard_triplet}]", "mining={}"),
+            "mining.batches is 'shuffled', but a triplet loss needs 'identities'",
+        ),
+    ],
+)
+def test_wrong_settings_name_the_key(make_recipe: MakeRecipe, overrides: tuple[str, ...], match: str) -> None:
+    with pytest.raises(RecipeError, match=match):
+        make_recipe(*overrides)
