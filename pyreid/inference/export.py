@@ -28,7 +28,7 @@ from pyreid.inference.exported import (
 )
 from pyreid.inference.extractor import FeatureExtractor
 from pyreid.inference.fold import fold_batch_norm
-from pyreid.inference.images import ImageInput, resolve_input
+from pyreid.inference.images import ImageInput, as_items, resolve_input
 from pyreid.inference.parity import Parity, Tolerance, check_parity, measure_parity
 from pyreid.inference.sample_images import sample_images
 from pyreid.ops import reference
@@ -128,7 +128,7 @@ def export_onnx(
     look = resolve_input(model, size=input_size, mean=mean, std=std)
     original = copy.deepcopy(model).cpu().float().eval()
     info = _describe(original, look, name=name, preprocessing=preprocessing, dynamic_batch=dynamic_batch)
-    shown = sample_images(_CHECKED_IMAGES, look.size) if images is None else images
+    shown = _images_to_check(images, look.size)
     expected = FeatureExtractor(
         original, device="cpu", size=look.size, mean=look.mean, std=look.std, batch_size=_CHECKED_BATCH
     )(shown)
@@ -177,7 +177,7 @@ def export_openvino(
     with tempfile.TemporaryDirectory(prefix="pyreid-") as folder:
         source = Path(folder) / "model.onnx"
         info = export_onnx(model, source, images=images, tolerance=tolerance, **options).info
-        shown = sample_images(_CHECKED_IMAGES, info.input_size) if images is None else images
+        shown = _images_to_check(images, info.input_size)
         expected = FeatureExtractor(source, batch_size=_CHECKED_BATCH)(shown)
         parity = onnx_to_openvino(source, path, images=shown, expected=expected, tolerance=tolerance)
     return ExportReport(path=path, info=info, parity=parity, size_bytes=files_size(path))
@@ -226,6 +226,12 @@ def zoo_name(model: nn.Module) -> str:
         if config is not None and resolve_config(name, num_classes=getattr(config, "num_classes", 0)) == config:
             return name
     return type(model).__name__
+
+
+def _images_to_check(images: Any, size: tuple[int, int]) -> list[Any]:
+    """Drawn images behind those that are given, if any: given ones may all look alike and show no fault."""
+    given = [] if images is None else as_items(images)
+    return [*given, *sample_images(_CHECKED_IMAGES, size)]
 
 
 def _check_path(path: str | os.PathLike[str], suffix: str) -> Path:

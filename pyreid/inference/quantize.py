@@ -120,18 +120,19 @@ def quantize_int8(
 
 
 def _split(calibration: Any, test: Any, model: ExportedModel) -> tuple[list[Any], list[Any]]:
+    """Images to calibrate with and images to test with; drawn ones are always among the latter."""
     size = model.info.input_size
+    drawn: list[Any] = list(sample_images(DRAWN_TEST, size, seed=1))
     if calibration is None:
-        drawn: list[Any] = list(sample_images(DRAWN_CALIBRATION, size))
-        return drawn, as_items(test) if test is not None else list(sample_images(DRAWN_TEST, size, seed=1))
+        return list(sample_images(DRAWN_CALIBRATION, size)), [*([] if test is None else as_items(test)), *drawn]
     items = as_items(calibration)
     if test is not None:
         if not items:
             raise ValueError("calibration_images: expected at least one, got none")
-        return items, as_items(test)
+        return items, [*as_items(test), *drawn]
     if len(items) < 2:
         raise ValueError(f"calibration_images: expected at least 2, one of them to test with, got {len(items)}")
-    return [item for index, item in enumerate(items) if index % _TEST_EVERY], items[::_TEST_EVERY]
+    return [item for index, item in enumerate(items) if index % _TEST_EVERY], [*items[::_TEST_EVERY], *drawn]
 
 
 def _quantize(

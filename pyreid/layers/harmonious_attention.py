@@ -93,8 +93,9 @@ class HardAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Centers (N, 4, 2), as (x, y) in (-1, 1), from ``x`` (N, C, H, W); not in half precision under autocast."""
         mean = x.mean(dim=(2, 3), dtype=self.fc.weight.dtype)
-        # Not self.fc(mean), which autocast would compute in half precision: too coarse for a place in the image.
-        centers = (mean[:, None] * self.fc.weight).sum(dim=2) + self.fc.bias
+        # Half precision is too coarse for a place in the image. A model on the meta device has no autocast.
+        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
+            centers = self.fc(mean)
         return torch.tanh(centers).unflatten(1, (REGION_COUNT, 2))
 
 

@@ -19,7 +19,8 @@ def sample_regions(x: Tensor, centers: Tensor, *, size: tuple[int, int], scale: 
     Computed in float32, or float64 if ``x`` is: in half precision a coordinate would be off by a good part of a pixel.
 
     On CUDA the gradient of the map is summed in no fixed order, unless ``torch.use_deterministic_algorithms(True)``
-    asks for one: then two matrix products take the place of the gather.
+    asks for one: then two matrix products take the place of the gather. So they do in exported graphs, where some
+    runtimes gather wrongly in batches.
 
     Args:
         x: maps (N, C, H, W).
@@ -38,7 +39,8 @@ def sample_regions(x: Tensor, centers: Tensor, *, size: tuple[int, int], scale: 
     centers = centers.to(wide.dtype)
     rows = centers[..., 1:] + scale[0] * _positions(size[0], wide)  # (N, R, h)
     columns = centers[..., :1] + scale[1] * _positions(size[1], wide)  # (N, R, w)
-    sample = _by_products if x.is_cuda and torch.are_deterministic_algorithms_enabled() else _by_gather
+    deterministic = x.is_cuda and torch.are_deterministic_algorithms_enabled()
+    sample = _by_products if deterministic or torch.compiler.is_exporting() else _by_gather
     return sample(wide, rows, columns).to(x.dtype)
 
 
@@ -56,7 +58,9 @@ def _by_gather(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 def _by_products(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """The same as matrix products: a crop along both axes is bilinear interpolation along the one, then the other."""
     with torch.autocast(x.device.type, enabled=False):
-        found = torch.einsum("nryh,nchw,nrxw->nrcyx", _weights(rows, x.shape[2]), x, _weights(columns, x.shape[3]))
+        # Two products and no einsum of three: OpenVINO 2026.4 computes that one wrongly for more than one map.
+        across = x[:, None] @ _weights(columns, x.shape[3]).mT[:, :, None]  # (N, R, C, H, w)
+        found = _weights(rows, x.shape[2])[:, :, None] @ across
     return found.flatten(0, 1)
 
 
