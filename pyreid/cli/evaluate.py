@@ -45,6 +45,9 @@ def evaluate(
     ] = None,
     no_match: Annotated[str | None, typer.Option(help="Queries without a right answer: skip or zero.")] = None,
     max_rank: Annotated[int | None, typer.Option(help="Length of the CMC curve.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="With --features, of products on CUDA: exact, fp32 or fast. (Default: exact.)")
+    ] = None,
     rerank: Annotated[bool, typer.Option("--rerank", help="Rank by k-reciprocal re-ranked distances.")] = False,
     k1: Annotated[int | None, typer.Option(help="With --rerank, as for 'pyreid rerank'. (Default: 20.)")] = None,
     k2: Annotated[int | None, typer.Option(help="With --rerank. (Default: 6.)")] = None,
@@ -66,9 +69,11 @@ def evaluate(
         raise typer.BadParameter("give either a RECIPE or --features FILE")
     if features is not None and (weights is not None or save_features is not None or overrides):
         raise typer.BadParameter("--features goes with neither --weights, --save-features nor KEY=VALUE")
+    if precision is not None and features is None:
+        raise typer.BadParameter("--precision goes with --features only")
     if save_features is not None and save_features.suffix != ".npz":
         raise typer.BadParameter(f"--save-features: {save_features} does not end in .npz")
-    chosen = {"metric": metric, "ap": ap, "no_match": no_match, "max_rank": max_rank}
+    chosen = {"metric": metric, "ap": ap, "no_match": no_match, "max_rank": max_rank, "precision": precision}
     options = _preset(protocol) | {key: value for key, value in chosen.items() if value is not None}
     parameters = {"k1": k1, "k2": k2, "lambda_value": lambda_value, "compat": compat}
     given = {key: value for key, value in parameters.items() if value is not None}

@@ -58,8 +58,8 @@ def evaluate(
 
     The ranks are exact: those of a stable sort by (distance, gallery index). They are found by counting, for each
     positive, the gallery images that come before it in a strip of inner products. Memory is that of one strip, 64 MiB,
-    or of 32 queries if they need more (on CUDA 1 GiB), and 8 bytes for each pair of a query and a gallery image of its
-    identity.
+    or of 32 queries if they need more, and 8 bytes for each pair of a query and a gallery image of its identity; on
+    CUDA up to 2.6 GiB, and some 140 bytes for each such pair.
 
     For a query, gallery images of its identity from its own camera are junk and left out; so are images with identity
     -1 for all queries. Identity 0 is an identity like any other.
@@ -91,9 +91,9 @@ def evaluate(
             never of all.
         precision: of the products, on CUDA devices and for features of 32 bits or less; elsewhere they are float32 (or
             float64) in any case, and re-ranking has its own. ``"exact"`` multiplies in float16 on tensor cores and
-            decides in float64 what their rounding, rigorously bounded, leaves open: the ranks are those of the exact
-            distances. ``"fp32"`` multiplies in float32. ``"fast"`` takes the float16 products as they are, with
-            features rounded to 11 bits, but for the positives.
+            decides in float64 what their rounding, rigorously bounded, leaves open: the ranks are those of float64.
+            ``"fp32"`` multiplies in float32. ``"fast"`` takes the float16 products as they are, with features rounded
+            to 11 bits, but for the positives.
         device: where to compute; None: where the features are.
         progress: show a progress bar.
 

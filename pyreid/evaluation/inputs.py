@@ -26,6 +26,10 @@ def as_integers(name: str, values: Any, length: int, of: str) -> np.ndarray:
         values = np.asarray(values)
     if values.shape != (length,):
         raise ValueError(f"{name}: expected shape ({length},), one for each {of}, got {values.shape}")
+    if values.dtype == object and all(isinstance(value, int) for value in values.flat):
+        far = next((value for value in values.flat if not -(2**63) <= value < 2**63), None)
+        if far is not None:
+            raise ValueError(f"{name}: {far} does not fit a 64-bit signed integer")
     if values.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integers, got {values.dtype}")
     if values.dtype == np.uint64 and values.size and values.max() > np.iinfo(np.int64).max:

@@ -1,10 +1,11 @@
-"""Ranks of every query's positives from products in half precision, exact: what their error leaves open is decided by
-products in float64.
+"""Ranks of every query's positives from products in half precision, as float64 has them: what the products' error
+leaves open is decided by products in float64.
 
-The gallery goes by once in blocks. Each block's products with a strip of queries on tensor cores say for nearly all
-pairs whether the item comes before a positive, with a bound of the rounding (:mod:`pyreid.ops.low_precision`). The
-pairs within the bound, some in a thousand, and the positives themselves are multiplied in float64. Where half precision
-leaves too much open, because features lie close together far from the origin, products in float32 take over.
+The gallery goes by in blocks: for its norms, for the positives, and for all pairs. Each block's products with a strip
+of queries on tensor cores say for nearly all pairs whether the item comes before a positive, with a bound of the
+rounding (:mod:`pyreid.ops.low_precision`). The pairs within the bound, some in a thousand, and the positives themselves
+are multiplied in float64. Where half precision leaves too much open, because features lie close together far from the
+origin, products in float32 take over.
 """
 
 from __future__ import annotations
@@ -283,7 +284,8 @@ def _screen_block(
             positives,
             rows,
             query_error=errors,
-            reach=(errors @ reach[:2] + reach[2]) * (1 + _SLACK),
+            # element by element: autocast would round a matrix product, and not upwards
+            reach=(errors[:, 0] * reach[0] + errors[:, 1] * reach[1] + reach[2]) * (1 + _SLACK),
             query_ids=query_ids[rows],
             gallery_ids=block.ids,
         )

@@ -16,7 +16,6 @@ from pyreid.evaluation.ranking import StripRanker, find_matches
 from pyreid.evaluation.result import EvaluationResult
 from pyreid.evaluation.scores import AveragePrecision, NoMatch
 from pyreid.ops._checks import Metric, check_choice, computing_dtype
-from pyreid.ops.distance_tiles import as_tensor
 from pyreid.ops.feature_files import read_features, spool
 from pyreid.ops.features import checked_squared_norms, choose_device
 from pyreid.ops.shards import chunks, gather_facts, wire
@@ -124,7 +123,8 @@ def evaluate_sharded(
 
 
 def _read_share(query: Any, gallery: Any, query_ids: Any, gallery_ids: Any, query_cams: Any, gallery_cams: Any) -> Sets:
-    q, g = _as_share("query", query), _as_share("gallery", gallery)
+    q = read_features("query", query, may_be_empty=True)
+    g = read_features("gallery", gallery, may_be_empty=True)
     return Sets(
         q,
         g,
@@ -132,15 +132,6 @@ def _read_share(query: Any, gallery: Any, query_ids: Any, gallery_ids: Any, quer
         as_integers("gallery_ids", gallery_ids, len(g), "row of gallery"),
         *as_cameras("query_cams", query_cams, len(q), "gallery_cams", gallery_cams, len(g)),
     )
-
-
-def _as_share(name: str, features: Any) -> Tensor:
-    """As :func:`read_features`, but a share may have no rows."""
-    if isinstance(features, Tensor | np.ndarray) and features.ndim == 2 and len(features) == 0 < features.shape[1]:
-        tensor = as_tensor(name, features)
-        read_features(name, tensor.new_zeros(1, tensor.shape[1]))
-        return tensor
-    return read_features(name, features)
 
 
 def _facts(own: Sets, options: dict[str, Any]) -> dict[str, Any]:

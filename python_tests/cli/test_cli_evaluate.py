@@ -194,6 +194,7 @@ def test_files_that_are_not_npz_are_named(arrays: dict[str, np.ndarray], tmp_pat
         ["demo", "--features", "f.npz"],
         ["--features", "f.npz", "--weights", "w.pt"],
         ["demo", "--save-features", "f.txt"],
+        ["demo", "--precision", "fp32"],
     ],
 )
 def test_wrong_combinations_are_usage_errors(arguments: list[str]) -> None:

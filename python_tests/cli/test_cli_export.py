@@ -91,7 +91,7 @@ def test_a_run_and_its_checkpoint(
     assert result.exit_code == 0, result.output
     line = " ".join(result.output.split())
     assert "rmnet, 64x32, embedding 256" in line
-    assert f"on {6 if 'photos' in arguments else 8} images" in line
+    assert f"on {8 + 6 * ('photos' in arguments)} images" in line
     found = pyreid.FeatureExtractor(tmp_path / name)(sorted((folder / "photos").iterdir()))
     np.testing.assert_allclose(found, expected_of(folder), atol=1e-4)
     info = open_exported(tmp_path / name).info

@@ -257,3 +257,11 @@ def test_precision_is_checked_and_leaves_the_cpu_alone() -> None:
         evaluate(features, features, range(4), range(4), precision="half")  # type: ignore[arg-type]
     result = evaluate(features, features, np.arange(4), np.arange(4), precision="fast")
     assert "precision" not in result.settings
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_autocast_changes_nothing(device: str) -> None:
+    problem = Problem(20, 300)
+    expected = problem.exact("euclidean")
+    with torch.autocast(device, dtype=torch.bfloat16):
+        np.testing.assert_array_equal(problem.ranks("euclidean", device=torch.device(device)), expected)

@@ -200,8 +200,8 @@ def test_openvino_is_checked_by_itself(tiny: Tiny, tmp_path: Path, monkeypatch: 
     assert not list(tmp_path.iterdir())
 
 
-def test_given_images_are_those_that_are_compared(tiny: Tiny, photos: list[np.ndarray], tmp_path: Path) -> None:
-    assert export_onnx(tiny, tmp_path / "m.onnx", images=photos[:2]).parity.images == 2
+def test_given_images_are_compared_beside_drawn_ones(tiny: Tiny, photos: list[np.ndarray], tmp_path: Path) -> None:
+    assert export_onnx(tiny, tmp_path / "m.onnx", images=photos[:2]).parity.images == 2 + 8
     with pytest.raises(ExportError, match="expected at most 0"):
         export_onnx(tiny, tmp_path / "n.onnx", tolerance=Tolerance(cosine=-1, difference=0))
     assert not (tmp_path / "n.onnx").exists()
@@ -336,10 +336,36 @@ def test_measure_parity() -> None:
     assert parity.images == 3
     assert parity.cosine == 0
     assert parity.mean_cosine == pytest.approx((1 + (9 + 17.6) / (5 * np.hypot(3, 4.4))) / 3)
-    assert parity.difference == pytest.approx(1.0)
+    assert (parity.spread, parity.largest) == (pytest.approx(np.std([4, 0, 0])), 4)
+    assert parity.difference == pytest.approx(1 / np.std([4, 0, 0]))
     assert measure_parity(expected[:1], found[:1]).difference == pytest.approx(0.1)
     assert np.isnan(measure_parity(expected, np.full((3, 2), np.nan)).difference)
     with pytest.raises(ValueError, match=r"found: expected embeddings of shape \(3, 2\), got \(2, 2\)"):
         measure_parity(expected, found[:2])
     with pytest.raises(ExportError, match="nan"):
         export.check_parity(measure_parity(expected, np.full((3, 2), np.nan)), Tolerance(), "file")
+
+
+def test_embeddings_that_are_all_the_same_say_nothing() -> None:
+    same = np.ones((3, 4), dtype=np.float32)
+    with pytest.raises(ExportError, match="the model gives 3 images the same embedding"):
+        export.check_parity(measure_parity(same, same), Tolerance(), "file")
+
+
+def test_swapped_channels_fail_on_images_that_cannot_show_it(
+    tmp_path: Path, photos: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grey = [np.repeat(photo[..., :1], 3, axis=2) for photo in photos[:3]]
+    real = export._Deployed.forward
+    monkeypatch.setattr(export._Deployed, "forward", lambda self, images: real(self, images.flip(1)))
+    torch.manual_seed(0)
+    model = pyreid.create_model("cw_mobilenet_v3_small").eval()  # untrained: its embeddings resemble each other
+    with pytest.raises(ExportError, match="of the spread over the images"):
+        export_onnx(model, tmp_path / "m.onnx", input_size=(64, 64), images=grey, preprocessing=True)
+
+
+@pytest.mark.parametrize("name", ["hacnn", "safr_micro", "cw_mobilenet_v3_small"])
+def test_openvino_agrees_in_batches(name: str, tmp_path: Path) -> None:
+    model = warmed_up(name)
+    report = export_openvino(model, tmp_path / "m.xml", input_size=SIZE)
+    assert report.parity.difference < 1e-3

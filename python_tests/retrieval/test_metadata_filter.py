@@ -113,3 +113,17 @@ def test_adds_removals_and_compaction_between_searches(tmp_path: Path) -> None:
         gallery.add(np.ones((1, 2), "f4"), metadata=[{"a": 1}])
         assert found(a=1) == [5, 7]
         assert found(a=math.nan) == []
+
+
+def test_what_was_found_may_be_changed(tmp_path: Path) -> None:
+    query = np.zeros((1, 2), "f4")
+    with Gallery(tmp_path / "g", columns=2) as gallery:
+        gallery.add(np.ones((1, 2), "f4"), metadata=[{"a": 1, "b": {"c": [2]}}])
+        for found in (gallery.search(query).metadata[0][0], gallery.get([0]).metadata[0]):
+            assert found is not None
+            found["a"] = 5
+            found["b"]["c"].append(3)
+        gallery.compact()
+        assert gallery.search(query, metadata={"a": 1, "b": {"c": [2]}}).keys.tolist() == [[0]]
+    with Gallery(tmp_path / "g") as gallery:
+        assert gallery.get([0]).metadata == [{"a": 1, "b": {"c": [2]}}]

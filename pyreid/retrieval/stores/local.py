@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import re
@@ -241,7 +242,7 @@ class LocalStore:
                 self._ids[rows],
                 self._cameras[rows],
                 self._times[rows],
-                [self._metadata[row] for row in rows.tolist()],
+                [copy.deepcopy(self._metadata[row]) for row in rows.tolist()],  # the caller may change them
                 self._keys[rows],
             )
 
