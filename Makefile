@@ -41,8 +41,16 @@ test-cpp: install
 	$(BIN)/cmake --build build/cpp_tests
 	$(BIN)/ctest --test-dir build/cpp_tests --output-on-failure --no-tests=error
 
+# Two halves side by side, of one thread each; the log of the first is shown when the second is done.
+MODEL_TESTS := $(addprefix python_tests/,models inference layers losses report)
+OTHER_TESTS := $(filter-out $(MODEL_TESTS) %__pycache__ %__init__.py %conftest.py %ranks.py,$(wildcard python_tests/*))
+HALF = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:cacheprovider
+
 test-python: install
-	$(BIN)/python -m pytest
+	mkdir -p build
+	$(HALF) $(MODEL_TESTS) > build/model_tests.log 2>&1 & models=$$!; \
+	$(HALF) $(OTHER_TESTS); others=$$?; \
+	wait $$models; models=$$?; cat build/model_tests.log; exit $$((models + others))
 
 lint: install
 	$(BIN)/ruff check .
