@@ -206,8 +206,8 @@ class Gallery:
             ids: one identity or several; items have one of them.
             cameras: one camera or several, likewise.
             time_range: first and last timestamp, both included; None for an open side. Unknown times are outside.
-            metadata: values by name; an item's metadata has all of them. Numbers compare as in Python,
-                but true is not 1.
+            metadata: values by name, of JSON's types or NumPy scalars; an item's metadata has all of them. Numbers
+                compare as in Python, but true is not 1.
             where: called with each :class:`Item` that meets the other conditions; truth keeps it.
             device: where to compute; None: where the queries are. Milvus computes where it runs.
 
@@ -226,11 +226,9 @@ class Gallery:
             raise ValueError(f"k: expected at least 1, got {k}")
         chosen = choose_device(matrix, matrix, device)
         checked_squared_norms("query", matrix, device=chosen, dtype=torch.float32)
-        if metadata is not None and not isinstance(metadata, Mapping):
-            raise TypeError(f"metadata: expected values by name, got {type(metadata).__name__}")
         if where is not None and not callable(where):
             raise TypeError(f"where: expected a callable, got {type(where).__name__}")
-        conditions = Filter(_some("ids", ids), _some("cameras", cameras), _range(time_range), metadata, where)
+        conditions = Filter(_some("ids", ids), _some("cameras", cameras), _range(time_range), _values(metadata), where)
         matrix = matrix.to(device=chosen, dtype=torch.float32)
         distances, keys = self._store.search(matrix, int(k), conditions, chosen)
         different, places = np.unique(keys, return_inverse=True)
@@ -356,6 +354,18 @@ def _some(name: str, values: Any) -> np.ndarray | None:
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         raise TypeError(f"{name}: expected an integer or a list of integers, got {array.dtype} of shape {array.shape}")
     return _as_int64(name, array)
+
+
+def _values(metadata: Any) -> dict[str, Any] | None:
+    """NumPy scalars become Python's: compared with a list they would give an array."""
+    if metadata is None:
+        return None
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata: expected values by name, got {type(metadata).__name__}")
+    for name, value in metadata.items():
+        if isinstance(value, np.ndarray | torch.Tensor):
+            raise TypeError(f"metadata: {name}: expected a value of JSON's types, got {type(value).__name__}")
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in metadata.items()}
 
 
 def _range(values: Any) -> tuple[float, float] | None:

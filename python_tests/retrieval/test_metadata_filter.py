@@ -12,6 +12,7 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import torch
 
 from pyreid.retrieval import Gallery
 from pyreid.retrieval.stores import metadata_columns
@@ -31,10 +32,6 @@ WANTED: list[Any] = [
     math.inf,
     (1,),
     b"red",
-    np.int64(1),
-    np.float32(0.5),
-    np.bool_(True),
-    np.str_("red"),
     Level.ONE,
     {"a": 1.0},
     object(),
@@ -113,6 +110,17 @@ def test_adds_removals_and_compaction_between_searches(tmp_path: Path) -> None:
         gallery.add(np.ones((1, 2), "f4"), metadata=[{"a": 1}])
         assert found(a=1) == [5, 7]
         assert found(a=math.nan) == []
+
+
+def test_numpy_scalars_are_numbers_and_arrays_are_refused(tmp_path: Path) -> None:
+    query = np.zeros((1, 2), "f4")
+    with Gallery(tmp_path / "g", columns=2) as gallery:
+        gallery.add(np.ones((6, 2), "f4"), metadata=[{"a": a} for a in (1, True, "red", 0.5, [], [1])])
+        for wanted, key in ((np.int64(1), 0), (np.bool_(True), 1), (np.str_("red"), 2), (np.float32(0.5), 3)):
+            assert gallery.search(query, metadata={"a": wanted}).keys.tolist() == [[key]]
+        for array in (np.array([1]), torch.tensor([1])):
+            with pytest.raises(TypeError, match=r"metadata: a: expected a value of JSON's types, got (ndarray|Tensor)"):
+                gallery.search(query, metadata={"a": array})
 
 
 def test_what_was_found_may_be_changed(tmp_path: Path) -> None:
