@@ -23,6 +23,7 @@ from pyreid.cli import (
     export,
     extract,
     info,
+    inspect,
     models,
     recipes,
     rerank,
@@ -46,6 +47,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("extract")(extract.extract)
 app.command("export")(export.export)
+app.command("inspect")(inspect.inspect)
 app.command("search")(search.search)
 app.command("rerank")(rerank.rerank)
 app.command("datasets")(datasets.datasets)
