@@ -246,13 +246,9 @@ def _class(module: nn.Module, known: Mapping[str, Any]) -> str | None:
 
 
 def _blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
-    outer = None
     for name, module in model.named_modules():
-        if outer is not None and name.startswith(f"{outer}."):
-            continue
         kind = _class(module, _BLOCKS)
         if kind is not None:
-            outer = name
             yield name, module, _BLOCKS[kind]
 
 

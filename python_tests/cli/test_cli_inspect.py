@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 import typer
+import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
 from pyreid.cli.inspect import inspect
 from pyreid.models import create_model
 from pyreid.report import activation_density, weight_ratio
+from python_tests.training.tiny import RECIPE
 
 app = typer.Typer()
 app.command()(inspect)
@@ -108,6 +110,31 @@ def test_channels_of_the_stages(tmp_path: Path) -> None:
     run("cw_resnet18", "--what", "features", "--channels", "3", "--size", "32x32", "--out", tmp_path)
     maps = numbers(tmp_path)["features"]["maps"]
     assert [row["channel"] for row in maps[:4]] == [0, 1, 2, 0]
+
+
+def test_a_run_brings_its_weights_overrides_and_normalisation(tmp_path: Path) -> None:
+    model = create_model("rmnet", num_classes=5, activation="relu")
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    state = {f"model.{key}": value for key, value in model.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "run/checkpoints/best.ckpt")
+    recipe = yaml.safe_load(RECIPE)
+    recipe["data"] |= {"size": [64, 32], "mean": [0.5] * 3, "std": [0.25] * 3}
+    recipe["model"]["overrides"] = {"activation": "relu"}
+    (tmp_path / "run/recipe.yaml").write_text(yaml.safe_dump(recipe))
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # weights are there
+        run(tmp_path / "run", "--what", "density", "--images", tmp_path / "a.png", "--out", tmp_path / "out")
+    image = (torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255 - 0.5) / 0.25
+    expected = activation_density(model, image)
+    found = numbers(tmp_path / "out")
+    assert found["size"] == [64, 32]
+    for stage, density in expected.stages.items():
+        assert found["density"]["stages"][stage] == pytest.approx(density, abs=1e-4)
+    assert expected.stages["stage2"] < 0.9
+    message = fails(tmp_path / "run", "--set", "activation=elu", "--out", tmp_path / "x")
+    assert "is a run, which has its own settings" in message
 
 
 def test_errors_come_before_anything_is_written(tmp_path: Path) -> None:
