@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from pyreid.cli.image_size import parse_size
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,7 +65,7 @@ def export(
         raise typer.BadParameter(
             f"--out: expected a file that ends in {SUFFIXES[format]} for {format.value}, got {out}"
         )
-    input_size = _parse_size(size)
+    input_size = parse_size(size)
     from pyreid.inference import read_paths
 
     paths = read_paths(images) if images else None
@@ -113,15 +114,6 @@ def _write_int8(
         f"similarity to float32 at least {report.parity.cosine:.4f}, {report.parity.mean_cosine:.4f} on average, on "
         f"{report.parity.images} images that did not calibrate it"
     )
-
-
-def _parse_size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if match is None:
-        raise typer.BadParameter(f"--size: expected HEIGHTxWIDTH such as 256x128, got {text}")
-    return int(match[1]), int(match[2])
 
 
 def _open_model(name: str, weights: str | None) -> tuple[nn.Module, str, ImageInput]:

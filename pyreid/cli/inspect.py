@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from pyreid.cli.image_size import parse_size
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -79,7 +80,7 @@ def inspect(
     --against-weights relu.pt --out inside
     """
     wanted = list(dict.fromkeys(what)) if what else None
-    input_size = _parse_size(size)
+    input_size = parse_size(size)
     if against is None and (against_weights is not None or against_settings):
         raise typer.BadParameter("--against-weights and --against-set go with --against")
     if against is not None and wanted and not set(wanted) & set(COMPARED):
@@ -268,15 +269,6 @@ def _print(tables: list[Table]) -> None:
     console = Console(soft_wrap=True, highlight=False)
     for table in tables:
         console.print(table)
-
-
-def _parse_size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if match is None:
-        raise typer.BadParameter(f"--size: expected HEIGHTxWIDTH such as 256x128, got {text}")
-    return int(match[1]), int(match[2])
 
 
 def _open(name: str, weights: str | None, settings: list[str], option: str) -> _Opened:

@@ -84,7 +84,7 @@ def _paper_table(rows: list[PaperRow]) -> Table:
         table.add_column(heading, justify="left" if heading in ("row", "counts") else "right", no_wrap=True)
     for row in rows:
         figure = row.figure
-        verdict = "open" if figure.open_question else "yes" if row.within_tolerance else "no"
+        verdict = "no" if not row.within_tolerance else "open" if figure.open_question else "yes"
         lines = [
             ("weights" if figure.params_unit == "weight_params" else "params", figure.params, row.params,
              row.params_difference, figure.params_tolerance),

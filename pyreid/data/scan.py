@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pyreid.data.layouts import Listing
 from pyreid.data.records import ImageRecord
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -31,6 +32,26 @@ class Scan:
     problems: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     _held: dict[Path, frozenset[str]] = field(default_factory=dict)
+
+    def listing(
+        self,
+        root: Path,
+        *,
+        train: Iterable[ImageRecord],
+        query: Iterable[ImageRecord],
+        gallery: Iterable[ImageRecord],
+        **names: Mapping[int, str],
+    ) -> Listing:
+        """What was found, with the faults so far; ``names`` are :class:`Listing`'s, of identities and cameras."""
+        return Listing(
+            root=root,
+            train=tuple(train),
+            query=tuple(query),
+            gallery=tuple(gallery),
+            problems=tuple(self.problems),
+            notices=tuple(self.notices),
+            **names,
+        )
 
     def names(self, folder: Path, suffixes: Sequence[str] = (".jpg",)) -> list[str]:
         """Sorted names of the images in ``folder``; a missing folder is a problem.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ def rank_by_screening(
     products: torch.dtype = torch.float16,
     progress: bool = False,
 ) -> np.ndarray:
-    """As :class:`pyreid.evaluation.ranking.StripRanker` fills ``ranks``, by the order of the exact distances.
+    """As :class:`pyreid.evaluation.ranking.StripRanker` fills ``ranks``, by the order of float64 distances.
 
     Args:
         query: (Q, D) features, float16, bfloat16 or float32.
@@ -133,6 +133,7 @@ class _Screening:
     device: torch.device
     scale: float
     bounded: bool
+    norms: dict[int, Tensor] = field(default_factory=dict)  # squared, of the blocks so far, by their first rows
 
     def blocks(self) -> Iterator[_Block]:
         """Blocks of the gallery in their order."""
@@ -140,8 +141,10 @@ class _Screening:
         for rows, features in feature_blocks(
             self.gallery, device=self.device, dtype=torch.float32, rows_per_block=height
         ):
-            each = torch.arange(len(features), device=self.device)
-            norms = pair_products(features, features, each, each)
+            if rows.start not in self.norms:
+                each = torch.arange(len(features), device=self.device)
+                self.norms[rows.start] = pair_products(features, features, each, each)
+            norms = self.norms[rows.start]
             offset = scale = None
             if self.metric == "cosine":
                 scale = torch.where(norms > 0, norms.sqrt().reciprocal(), 0.0)

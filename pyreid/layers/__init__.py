@@ -16,6 +16,7 @@ from pyreid.layers.necks import make_neck
 from pyreid.layers.rm_block import RMBlock
 from pyreid.layers.shuffle_a import ShuffleA
 from pyreid.layers.shuffle_b import ShuffleB
+from pyreid.layers.shuffle_xception import ShuffleXception
 from pyreid.layers.squeeze_excite import SqueezeExcite
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "RMBlock",
     "ShuffleA",
     "ShuffleB",
+    "ShuffleXception",
     "SqueezeExcite",
     "make_head",
     "make_neck",

@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from torch import Tensor
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from pyreid.losses._checks import check_logits, check_number
-from pyreid.ops._checks import check_choice, upcast
-
-LogitReduction = Literal["mean", "sum", "none"]
+from pyreid.losses.margin_softmax import LogitReduction, MarginSoftmaxLoss
 
 
-def check_cosines(cosines: Tensor, labels: Tensor) -> None:
-    """Raise unless these are (N, C) cosines and (N,) labels in [0, C). Values are looked at on the CPU only."""
-    check_logits(cosines, labels)
-    if not cosines.is_cpu or torch.compiler.is_compiling():
-        return
-    largest = float(cosines.detach().abs().max())
-    if largest > 1.01:  # room for rounding; NaN passes, and makes the loss NaN
-        raise ValueError(
-            f"logits: got values up to {largest:.4g} in magnitude, expected cosines in [-1, 1]; let the classifier's "
-            "scale be 1, as the loss has its own"
-        )
-
-
-def is_target(logits: Tensor, labels: Tensor) -> Tensor:
-    """(N, C) bool: whether a logit is that of its row's label."""
-    return labels[:, None] == torch.arange(logits.shape[1], device=labels.device)
-
-
-class AMSoftmaxLoss(nn.Module):
+class AMSoftmaxLoss(MarginSoftmaxLoss):
     """Additive-margin softmax: cross-entropy of ``scale * (cos_j - margin * [j = y])``.
 
-    It takes plain cosines and has the only scale: build the model with its own scale at 1 (``logit_scale=1`` of RMNet,
-    ``scale=1`` of :class:`pyreid.layers.CosineClassifier`). With ``margin=0`` it is the cross-entropy of scaled
-    cosines.
+    It takes plain cosines, see :class:`MarginSoftmaxLoss`. With ``margin=0`` it is the cross-entropy of scaled cosines.
 
     Args:
         scale: s, factor on the cosines.
@@ -46,34 +19,8 @@ class AMSoftmaxLoss(nn.Module):
     """
 
     def __init__(self, *, scale: float = 30.0, margin: float = 0.35, reduction: LogitReduction = "mean") -> None:
-        super().__init__()
-        check_number("scale", scale, above=True)
-        check_number("margin", margin)
-        check_choice("reduction", reduction, LogitReduction)
-        self.scale = scale
-        self.margin = margin
-        self.reduction: LogitReduction = reduction
+        super().__init__(scale=scale, margin=margin, reduction=reduction)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss of a batch.
-
-        Args:
-            logits: (N, C) float, the cosine of each embedding to each identity's weight; half precision is computed and
-                returned in float32.
-            labels: (N,) integers in [0, C).
-
-        Returns:
-            A scalar, or (N,) for ``reduction="none"``.
-
-        Raises:
-            TypeError: labels are not integers.
-            ValueError: a shape does not fit, or (on the CPU) a label is outside [0, C) or a logit is no cosine.
-        """
-        check_cosines(logits, labels)
-        labels = labels.long()
-        cosines = upcast(logits)
-        shifted = torch.where(is_target(cosines, labels), cosines - self.margin, cosines)
-        return F.cross_entropy(self.scale * shifted, labels, reduction=self.reduction)
-
-    def extra_repr(self) -> str:
-        return f"scale={self.scale}, margin={self.margin}, reduction={self.reduction!r}"
+    def target(self, cosine: Tensor) -> Tensor:
+        """The cosine less the margin."""
+        return cosine - self.margin

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pyreid._files import write_atomically
+from pyreid.layers.embedding import unit_length
 from pyreid.training.callbacks import EpochRecorder, scores
 from pyreid.training.features import TestFeatures
 from pyreid.training.module import ReIDModule
@@ -125,5 +126,4 @@ class CycleAverager(L.Callback):
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.maximum(norms, 1e-12)
+    return unit_length(torch.from_numpy(rows)).numpy()

@@ -63,17 +63,23 @@ class StepMonitor(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         assert isinstance(pl_module, ReIDModule)
-        # those of the optimiser alone, as clipping sees them; centres that learn by themselves are not among them
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        # The norm is that of the optimiser's parameters, as clipping sees them. Those that learn by themselves, such as
+        # the centres of a loss, have to be finite as well; no scaler skips their step.
+        mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        with_gradient = [(id(p) in mine, p.grad) for p in pl_module.parameters() if p.grad is not None]
+        norms = [
+            torch.nn.utils.get_total_norm([grad for own, grad in with_gradient if own is which])
+            for which in (True, False)
+        ]
         rows = [torch.stack([item.loss, *item.terms]) for item in pl_module.pending]
-        *flat, norm_value = torch.cat([*rows, norm.reshape(1).to(rows[0])]).tolist()
+        *flat, norm_value, other_norm = torch.cat([*rows, *(norm.reshape(1).to(rows[0]) for norm in norms)]).tolist()
         width = 1 + len(self.names)
         values = [flat[i : i + width] for i in range(0, len(flat), width)]
         # Means over the ranks: what the log says, and not finite on all of them if one of them has such a value.
-        *flat, norm_mean = mean_over_ranks(torch.tensor([*flat, norm_value], dtype=torch.float64)).tolist()
-        if not all(map(math.isfinite, (*flat, norm_mean))):
-            agree(self._problem(trainer, pl_module, values, norm_value))
+        means = torch.tensor([*flat, norm_value, other_norm], dtype=torch.float64)
+        *flat, norm_mean, other_mean = mean_over_ranks(means).tolist()
+        if not all(map(math.isfinite, (*flat, norm_mean, other_mean))):
+            agree(self._problem(trainer, pl_module, values, norm_value, other_norm))
         values = [flat[i : i + width] for i in range(0, len(flat), width)]
         pl_module.pending.clear()
         self._batches += values
@@ -95,13 +101,13 @@ class StepMonitor(L.Callback):
         return means | {"grad_norm": math.fsum(self._norms) / len(self._norms) if self._norms else math.nan}
 
     def _problem(
-        self, trainer: L.Trainer, module: ReIDModule, values: list[list[float]], norm: float
+        self, trainer: L.Trainer, module: ReIDModule, values: list[list[float]], norm: float, other_norm: float
     ) -> TrainingError | None:
         """The error of this rank, if it has one."""
         for item, row in zip(module.pending, values, strict=True):
             if not all(map(math.isfinite, row)):
                 return self._error(trainer, "the loss is not finite", item, row)
-        if math.isfinite(norm) or _scaler_will_skip(trainer):
+        if math.isfinite(other_norm) and (math.isfinite(norm) or _scaler_will_skip(trainer)):
             return None
         bad = next((n for n, p in module.named_parameters() if p.grad is not None and not _finite(p.grad)), None)
         what = f"the gradient of {bad!r}" if bad is not None else "the norm of the gradient"

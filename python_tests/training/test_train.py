@@ -443,3 +443,20 @@ def test_dropout_is_switched_off_late(
     monkeypatch.setattr(ReIDModule, "training_step", spy)
     train(make_recipe("trainer.epochs=3", "model.dropout_until=2"), output_dir=tmp_path / "run", progress=False)
     assert seen == [0.1, 0.1, 0.0]
+
+
+def test_centres_with_a_gradient_that_is_not_finite_stop_the_run(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def poison(module: ReIDModule, batch: Any, batch_idx: int) -> torch.Tensor:
+        centres = module.objective.terms[0].centers.weight  # type: ignore[union-attr]
+        seen[:] = [centres, centres.detach().clone()]
+        return TRAIN_STEP(module, batch, batch_idx) + (centres * torch.nan).sum()  # what is recorded stays finite
+
+    monkeypatch.setattr(ReIDModule, "training_step", poison)
+    losses = "losses=[{type: center, distance: cosine, embedding: local}]"
+    with pytest.raises(TrainingError, match=r"the gradient of 'objective\.terms\.0\.centers\.weight' is not finite"):
+        run(make_recipe(losses), tmp_path / "run")
+    assert torch.equal(*seen), "the step has not been made"

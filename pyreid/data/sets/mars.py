@@ -154,13 +154,11 @@ def _scan(root: Path) -> Listing:
             query += test[row - 1]
         seen.add(row)
     scan.faults(path, wrong)
-    return Listing(
-        root=root,
-        train=tuple(record for track in train for record in track),
-        query=tuple(query),
-        gallery=tuple(record for track in test for record in track),
-        problems=tuple(scan.problems),
-        notices=tuple(scan.notices),
+    return scan.listing(
+        root,
+        train=(record for track in train for record in track),
+        query=query,
+        gallery=(record for track in test for record in track),
     )
 
 

@@ -78,13 +78,11 @@ def _scan(root: Path) -> Listing:
         )
     for folder, names in ((train, ("train", "val")), (test, ("query", "gallery"))):
         scan.note_unlisted(folder, (record.path for name in names for record in lists.get(name, ())))
-    return Listing(
-        root=root,
+    return scan.listing(
+        root,
         train=records,
         query=lists["query"],
         gallery=lists["gallery"],
-        problems=tuple(scan.problems),
-        notices=tuple(scan.notices),
     )
 
 

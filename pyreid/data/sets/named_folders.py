@@ -65,11 +65,9 @@ def scan_named_folders(
         left_out = " or ".join(str(pid) for pid in sorted(nobody))
         skipped = len(splits["train"]) - len(train)
         scan.notices.append(f"{root / folders['train']}: {skipped} images of identity {left_out} are left out")
-    return Listing(
-        root=root,
+    return scan.listing(
+        root,
         train=train,
-        query=tuple(record for record in splits["query"] if record.pid not in nobody),
+        query=(record for record in splits["query"] if record.pid not in nobody),
         gallery=splits["gallery"],
-        problems=tuple(scan.problems),
-        notices=tuple(scan.notices),
     )

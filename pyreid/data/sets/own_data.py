@@ -72,13 +72,11 @@ def make_listing(root: Path, images: Sequence[OwnImage], scan: Scan) -> Listing:
         if image.split in splits:
             camera = numbers.get(image.camera, NO_CAMERA)
             splits[image.split].append(ImageRecord(image.path, ids[image.identity], camera))
-    return Listing(
-        root=root,
-        train=tuple(splits["train"]),
-        query=tuple(splits["query"]),
-        gallery=tuple(splits["gallery"]),
-        problems=tuple(scan.problems),
-        notices=tuple(scan.notices),
+    return scan.listing(
+        root,
+        train=splits["train"],
+        query=splits["query"],
+        gallery=splits["gallery"],
         id_names={number: name for name, number in ids.items()},
         camera_names={number: name for name, number in numbers.items()},
     )

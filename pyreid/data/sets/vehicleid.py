@@ -58,13 +58,11 @@ def _scanner(size: int) -> Callable[[Path], Listing]:
         lists = root / "train_test_split"
         train = scan.listed(lists / "train_list.txt", _LINE, _EXPECTED, read)
         query, gallery = _split(scan.listed(lists / f"test_list_{size}.txt", _LINE, _EXPECTED, read))
-        return Listing(
-            root=root,
+        return scan.listing(
+            root,
             train=train,
             query=query,
             gallery=gallery,
-            problems=tuple(scan.problems),
-            notices=tuple(scan.notices),
         )
 
     return scan_size

@@ -95,13 +95,11 @@ def _scan(root: Path) -> Listing:
             splits[split] = tuple(
                 replace(record, track=tracks.get(record.path.name, NO_TRACK)) for record in splits[split]
             )
-    return Listing(
-        root=root,
+    return scan.listing(
+        root,
         train=splits["train"],
         query=splits["query"],
         gallery=splits["gallery"],
-        problems=tuple(scan.problems),
-        notices=tuple(scan.notices),
     )
 
 

@@ -65,13 +65,11 @@ def _scanner(size: int) -> Callable[[Path], Listing]:
         def listed(name: str) -> tuple[ImageRecord, ...]:
             return scan.listed(lists / name, _LINE, "'00001/000001' (identity/image)", read)
 
-        return Listing(
-            root=root,
+        return scan.listing(
+            root,
             train=listed("train_list.txt"),
             query=listed(f"test_{size}_query.txt"),
             gallery=listed(f"test_{size}.txt"),
-            problems=tuple(scan.problems),
-            notices=tuple(scan.notices),
             camera_names={number: str(camera) for camera, number in numbers.items()},
         )
 

@@ -53,13 +53,11 @@ def _scan(root: Path) -> Listing:
         expected = "'000001.jpg 1 2' (name, identity, camera)"
         splits[split] = scan.listed(root / list_name, _LINE, expected, _reader(root / folder))
         scan.note_unlisted(root / list_name, (record.path for record in splits[split]))
-    return Listing(
-        root=root,
+    return scan.listing(
+        root,
         train=splits["train"],
         query=splits["query"],
         gallery=splits["gallery"],
-        problems=tuple(scan.problems),
-        notices=tuple(scan.notices),
     )
 
 

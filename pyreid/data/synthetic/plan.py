@@ -186,6 +186,18 @@ def visits(settings: Settings, pid: int) -> dict[int, int]:
     return taken
 
 
+def numbered_visits(
+    settings: Settings, pids: Iterable[int], visits_of: Callable[[Settings, int], dict[int, int]] = visits
+) -> list[tuple[int, int, int]]:
+    """(identity, camera, number of the image there) of all images of the identities, in this order."""
+    return [
+        (pid, camera, number)
+        for pid in pids
+        for camera, count in visits_of(settings, pid).items()
+        for number in range(count)
+    ]
+
+
 def plan_with_own_queries(
     settings: Settings,
     place: Callable[[str, int, int, int], Shot],
@@ -198,12 +210,7 @@ def plan_with_own_queries(
         place: the shot of a split, identity, camera and number.
         visits_of: see :func:`visits`.
     """
-    train = [
-        place("train", pid, camera, number)
-        for pid in settings.train_pids
-        for camera, count in visits_of(settings, pid).items()
-        for number in range(count)
-    ]
+    train = [place("train", *shot) for shot in numbered_visits(settings, settings.train_pids, visits_of)]
     query: list[Shot] = []
     gallery: list[Shot] = []
     for pid in settings.test_pids:

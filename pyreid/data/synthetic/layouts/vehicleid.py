@@ -11,16 +11,11 @@ from pathlib import Path
 
 from pyreid.data.records import NO_CAMERA
 from pyreid.data.sets.vehicleid import DEFAULT_SIZE, REPORTED, SIZES
-from pyreid.data.synthetic.plan import Plan, Settings, Shot, SyntheticLayout, gallery_only, visits, write_lines
+from pyreid.data.synthetic.plan import Plan, Settings, Shot, SyntheticLayout, gallery_only, numbered_visits, write_lines
 
 
 def _shots(settings: Settings, pids: range, first: int) -> list[Shot]:
-    drawn = [
-        (pid, camera, number)
-        for pid in pids
-        for camera, count in visits(settings, pid).items()
-        for number in range(count)
-    ]
+    drawn = numbered_visits(settings, pids)
     return [Shot(*shot, (f"image/{image:07d}.jpg",), camid=NO_CAMERA) for image, shot in enumerate(drawn, start=first)]
 
 

@@ -13,6 +13,7 @@ from pyreid.data.synthetic.plan import (
     Shot,
     SyntheticLayout,
     gallery_only,
+    numbered_visits,
     visits,
     write_lines,
 )
@@ -28,12 +29,7 @@ def _shot(pid: int, camera: int, number: int, track: int, splits: Iterable[str])
 
 
 def _plan(settings: Settings) -> Plan:
-    train = [
-        _shot(pid, camera, number, -1, ["train"])
-        for pid in settings.train_pids
-        for camera, count in visits(settings, pid).items()
-        for number in range(count)
-    ]
+    train = [_shot(*shot, -1, ["train"]) for shot in numbered_visits(settings, settings.train_pids)]
     query: list[Shot] = []
     gallery: list[Shot] = []
     track = -1

@@ -10,16 +10,11 @@ from functools import partial
 from pathlib import Path
 
 from pyreid.data.sets.veri_wild import SIZES
-from pyreid.data.synthetic.plan import Plan, Settings, Shot, SyntheticLayout, gallery_only, visits, write_lines
+from pyreid.data.synthetic.plan import Plan, Settings, Shot, SyntheticLayout, gallery_only, numbered_visits, write_lines
 
 
 def _shots(settings: Settings, pids: range, first: int) -> list[Shot]:
-    drawn = [
-        (pid, camera, number)
-        for pid in pids
-        for camera, count in visits(settings, pid).items()
-        for number in range(count)
-    ]
+    drawn = numbered_visits(settings, pids)
     return [
         Shot(*shot, (f"images/{shot[0]:05d}/{image:06d}.jpg",), camid=shot[1])
         for image, shot in enumerate(drawn, start=first)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pyreid.data.sets.vric import LISTS
-from pyreid.data.synthetic.plan import Plan, Settings, Shot, SyntheticLayout, visits, write_lines
+from pyreid.data.synthetic.plan import Plan, Settings, Shot, SyntheticLayout, numbered_visits, visits, write_lines
 
 
 def _shot(split: str, image: int, pid: int, camera: int, number: int) -> Shot:
@@ -13,12 +13,7 @@ def _shot(split: str, image: int, pid: int, camera: int, number: int) -> Shot:
 
 
 def _plan(settings: Settings) -> Plan:
-    drawn = [
-        (pid, camera, number)
-        for pid in settings.train_pids
-        for camera, count in visits(settings, pid).items()
-        for number in range(count)
-    ]
+    drawn = numbered_visits(settings, settings.train_pids)
     train = [_shot("train", image, *shot) for image, shot in enumerate(drawn, start=1)]
     query: list[Shot] = []
     gallery: list[Shot] = []
