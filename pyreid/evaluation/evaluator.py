@@ -59,7 +59,7 @@ def evaluate(
     The ranks are exact: those of a stable sort by (distance, gallery index). They are found by counting, for each
     positive, the gallery images that come before it in a strip of inner products. Memory is that of one strip, 64 MiB,
     or of 32 queries if they need more, and 8 bytes for each pair of a query and a gallery image of its identity; on
-    CUDA up to 2.6 GiB, and some 140 bytes for each such pair.
+    CUDA up to 3.7 GiB more, but for a query with more than eight million images of its identity.
 
     For a query, gallery images of its identity from its own camera are junk and left out; so are images with identity
     -1 for all queries. Identity 0 is an identity like any other.
@@ -127,7 +127,7 @@ def evaluate(
         ranks = _rank_strips(rerank.strips(q, g, metric=metric, device=chosen), matches, chosen, progress)
     else:
         matches = find_matches(q_ids, g_ids, q_cams, g_cams)
-        screened = precision != "fp32" and chosen.type == "cuda" and computing_dtype(q, g) == torch.float32
+        screened = is_screened(precision, computing_dtype(q, g), chosen)
         if screened:
             ranks = rank_by_screening(
                 q, g, matches, q_ids, g_ids, is_junk, metric, chosen, bounded=precision == "exact", progress=progress
@@ -150,6 +150,11 @@ def evaluate(
     elif screened:
         settings["precision"] = precision
     return summarise(ranks, matches.starts, settings, q_ids, q_cams)
+
+
+def is_screened(precision: Precision, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether products in half precision come first, for features that are computed with in ``dtype``."""
+    return precision != "fp32" and device.type == "cuda" and dtype == torch.float32
 
 
 def _rank_features(

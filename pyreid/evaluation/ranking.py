@@ -29,6 +29,12 @@ class Matches:
     query_cams: np.ndarray | None
     gallery_cams: np.ndarray | None
 
+    def of(self, rows: slice) -> Matches:
+        """Those of some of the queries."""
+        starts = self.starts[rows.start : rows.stop + 1]
+        cams = None if self.query_cams is None else self.query_cams[rows]
+        return Matches(self.order, self.begin[rows], starts - starts[0], cams, self.gallery_cams)
+
 
 def find_matches(
     query_ids: np.ndarray,

@@ -31,6 +31,7 @@ _MIB = 2**20
 _BLOCK_BYTES = 256 * _MIB  # of gallery rows in float32
 _TILE_BYTES = 512 * _MIB  # of products
 _QUERY_BYTES = 1024 * _MIB  # of query rows in float32
+_SLOTS = 1 << 23  # pairs of a query and an item of its identity that are looked at together, of 140 bytes each
 _GATHER_PAIRS = 1 << 22  # pairs of one call
 _CAPACITY = 32  # one in so many items of a query can be listed as undecided
 _TOO_MANY_OPEN = 0.02  # undecided pairs of a tile, from which on float32 products pay
@@ -85,8 +86,7 @@ def rank_by_screening(
         bounded,
     )
     ranks = np.full(int(matches.starts[-1]), -1, dtype=np.int64)
-    height = max(1, _QUERY_BYTES // (4 * query.shape[1]))
-    parts = [slice(begin, min(begin + height, len(query))) for begin in range(0, len(query), height)]
+    parts = _parts(matches.starts, max(1, _QUERY_BYTES // (4 * query.shape[1])))
     with progress_bar("ranking", len(parts) * len(gallery), show=progress) as advance:
         for rows in parts:
             part = query[rows].to(device=device, dtype=torch.float32).contiguous()
@@ -102,6 +102,16 @@ def rank_by_screening(
                 positives.ranks(torch.from_numpy(starts - starts[0]).to(device)).cpu().numpy()
             )
     return ranks
+
+
+def _parts(starts: np.ndarray, height: int) -> list[slice]:
+    """All queries, in slices of at most ``height``, and of at most ``_SLOTS`` slots or one query."""
+    parts, begin = [], 0
+    while begin < len(starts) - 1:
+        fits = int(np.searchsorted(starts, starts[begin] + _SLOTS, side="right")) - 1
+        parts.append(slice(begin, min(max(fits, begin + 1), begin + height, len(starts) - 1)))
+        begin = parts[-1].stop
+    return parts
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pyreid.evaluation.distances import ranking_strips
-from pyreid.evaluation.evaluator import summarise
+from pyreid.evaluation.evaluator import Precision, is_screened, summarise
 from pyreid.evaluation.inputs import JUNK_ID, Sets, as_cameras, as_integers, as_max_rank
-from pyreid.evaluation.ranking import StripRanker, find_matches
+from pyreid.evaluation.ranking import Matches, StripRanker, find_matches
 from pyreid.evaluation.result import EvaluationResult
 from pyreid.evaluation.scores import AveragePrecision, NoMatch
+from pyreid.evaluation.screening import rank_by_screening
 from pyreid.ops._checks import Metric, check_choice, computing_dtype
 from pyreid.ops.feature_files import read_features, spool
 from pyreid.ops.features import checked_squared_norms, choose_device
@@ -35,6 +36,7 @@ def evaluate_sharded(
     ap: AveragePrecision = "step",
     no_match: NoMatch = "skip",
     max_rank: int = 50,
+    precision: Precision = "exact",
     device: torch.device | str | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> EvaluationResult:
@@ -43,12 +45,11 @@ def evaluate_sharded(
     Every rank calls it with its share of the queries and of the gallery, in any uneven way: shares may be empty,
     (0, D). The sets are the shares one after the other in the order of the ranks. The shares go from rank to rank in
     chunks, into a temporary file of each rank (``TMPDIR``; it needs the size of all features), so that memory stays
-    that of a strip. Then each rank ranks every n-th block of 512 queries, and one all-reduce puts the integer ranks
-    together.
+    that of a strip. Then each rank ranks its part of the queries, and one all-reduce puts the integer ranks together.
 
     The result is the same, to the bit, for any number of ranks and any division, with the same number of threads for
-    each rank. From that of :func:`pyreid.evaluate` it differs at most where two distances differ by less than the
-    rounding of an inner product.
+    each rank; ``precision="fast"`` keeps this to the rounding of its products. From that of :func:`pyreid.evaluate` it
+    differs at most where two distances differ by less than the rounding of an inner product.
 
     Args:
         query: (Q_r, D) features of this rank.
@@ -61,6 +62,7 @@ def evaluate_sharded(
         ap: definition of AP.
         no_match: what becomes of a query without a match.
         max_rank: length of the CMC curve.
+        precision: of the products on CUDA.
         device: where this rank computes; None: where its features are.
         group: the ranks that take part; None: all.
 
@@ -75,37 +77,41 @@ def evaluate_sharded(
     """
     if not dist.is_available() or not dist.is_initialized():
         raise RuntimeError("evaluate_sharded: call torch.distributed.init_process_group first, or use evaluate")
-    own, chosen, error = None, torch.device("cpu"), None
+    own, chosen, screened, error = None, torch.device("cpu"), False, None
     facts: dict[str, Any] = {}
     try:
         check_choice("metric", metric, Metric)
         check_choice("ap", ap, AveragePrecision)
         check_choice("no_match", no_match, NoMatch)
+        check_choice("precision", precision, Precision)
         max_rank = as_max_rank(max_rank)
         own = _read_share(query, gallery, query_ids, gallery_ids, query_cams, gallery_cams)
         chosen = choose_device(own.query, own.gallery, device)
         for name, features in (("query", own.query), ("gallery", own.gallery)):
             if len(features):
                 checked_squared_norms(name, features, device=chosen, dtype=computing_dtype(own.query, own.gallery))
-        facts = _facts(own, {"metric": metric, "ap": ap, "no_match": no_match, "max_rank": max_rank})
+        # One rank on the CPU would rank otherwise than the GPUs of the others.
+        screened = is_screened(precision, computing_dtype(own.query, own.gallery), chosen)
+        options = {"metric": metric, "ap": ap, "no_match": no_match, "max_rank": max_rank, "precision": precision}
+        facts = _facts(own, options | {"screened": screened})
     except Exception as problem:
         error = problem
     shares = _agree(facts, error, group)
     assert own is not None
     sets = _exchange(own, shares, group)
 
-    matches = find_matches(sets.query_ids, sets.gallery_ids, sets.query_cams, sets.gallery_cams)
-    ranker = StripRanker(matches, chosen)
+    ranks, starts = torch.empty(0), np.empty(0)
     try:
-        first = dist.get_rank(group) * _QUERIES_AT_A_TIME
-        for start in range(first, len(sets.query), dist.get_world_size(group) * _QUERIES_AT_A_TIME):
-            block = sets._replace(query=sets.query[start : start + _QUERIES_AT_A_TIME])
-            for rows, values in ranking_strips(block, metric=metric, device=chosen):
-                ranker.rank(values, slice(start + rows.start, start + rows.stop))
+        matches = find_matches(sets.query_ids, sets.gallery_ids, sets.query_cams, sets.gallery_cams)
+        starts = matches.starts
+        if screened:
+            own_ranks = _screen_share(sets, matches, metric, chosen, group, bounded=precision == "exact")
+        else:
+            own_ranks = _rank_blocks(sets, matches, metric, chosen, group)
+        ranks = torch.from_numpy(own_ranks).to(wire(group))
     except Exception as problem:
         error = problem
     _agree({}, error, group)
-    ranks = torch.from_numpy(ranker.ranks).to(wire(group))
     dist.all_reduce(ranks, dist.ReduceOp.MAX, group=group)  # a rank that did not rank a query has -1 for it
     num_junk = int((sets.gallery_ids == JUNK_ID).sum())
     settings = {
@@ -119,7 +125,50 @@ def evaluate_sharded(
         "num_gallery": len(sets.gallery) - num_junk,
         "num_junk": num_junk,
     }
-    return summarise(ranks.cpu().numpy(), matches.starts, settings, sets.query_ids, sets.query_cams)
+    if screened:
+        settings["precision"] = precision
+    return summarise(ranks.cpu().numpy(), starts, settings, sets.query_ids, sets.query_cams)
+
+
+def _rank_blocks(
+    sets: Sets, matches: Matches, metric: Metric, device: torch.device, group: dist.ProcessGroup | None
+) -> np.ndarray:
+    """Ranks of every n-th block of queries; -1 for the others."""
+    ranker = StripRanker(matches, device)
+    first = dist.get_rank(group) * _QUERIES_AT_A_TIME
+    for start in range(first, len(sets.query), dist.get_world_size(group) * _QUERIES_AT_A_TIME):
+        block = sets._replace(query=sets.query[start : start + _QUERIES_AT_A_TIME])
+        for rows, values in ranking_strips(block, metric=metric, device=device):
+            ranker.rank(values, slice(start + rows.start, start + rows.stop))
+    return ranker.ranks
+
+
+def _screen_share(
+    sets: Sets,
+    matches: Matches,
+    metric: Metric,
+    device: torch.device,
+    group: dist.ProcessGroup | None,
+    *,
+    bounded: bool,
+) -> np.ndarray:
+    """Ranks of the n-th part of the queries; -1 for the others. They are float64's, however the queries are divided."""
+    count, rank, world = len(sets.query), dist.get_rank(group), dist.get_world_size(group)
+    rows = slice(rank * count // world, (rank + 1) * count // world)
+    ranks = np.full(int(matches.starts[-1]), -1, dtype=np.int64)
+    if rows.start < rows.stop:
+        ranks[matches.starts[rows.start] : matches.starts[rows.stop]] = rank_by_screening(
+            sets.query[rows],
+            sets.gallery,
+            matches.of(rows),
+            sets.query_ids[rows],
+            sets.gallery_ids,
+            sets.gallery_ids == JUNK_ID,
+            metric,
+            device,
+            bounded=bounded,
+        )
+    return ranks
 
 
 def _read_share(query: Any, gallery: Any, query_ids: Any, gallery_ids: Any, query_cams: Any, gallery_cams: Any) -> Sets:

@@ -308,10 +308,11 @@ def search_sharded(
                 pass
     gather_facts({}, error, group)
 
-    dtype = computing_dtype(*whole)
-    distances = torch.zeros(num_query, k, dtype=dtype)
-    indices = torch.zeros(num_query, k, dtype=torch.int64)
+    sent: list[Tensor] = []
     try:
+        dtype = computing_dtype(*whole)
+        distances = torch.zeros(num_query, k, dtype=dtype)
+        indices = torch.zeros(num_query, k, dtype=torch.int64)
         norms = checked_squared_norms("gallery", whole[1], device=chosen, dtype=dtype)
         first, world = dist.get_rank(group) * _QUERIES_AT_A_TIME, dist.get_world_size(group)
         for start in range(first, num_query, world * _QUERIES_AT_A_TIME):
@@ -321,15 +322,13 @@ def search_sharded(
             distances[block], indices[block] = search_rows(
                 part, whole[1], k, metric, query_norms=part_norms, gallery_norms=norms
             )
+        sent = [distances.to(wire(group)), indices.to(wire(group))]
     except Exception as problem:
         error = problem
     gather_facts({}, error, group)
-    results = []
-    for result in (distances, indices):  # rows that a rank did not search are 0 there, and 0 is neutral
-        sent = result.to(wire(group))
-        dist.all_reduce(sent, dist.ReduceOp.SUM, group=group)
-        results.append(sent.cpu().numpy())
-    return results[0], results[1]
+    for result in sent:  # rows that a rank did not search are 0 there, and 0 is neutral
+        dist.all_reduce(result, dist.ReduceOp.SUM, group=group)
+    return sent[0].cpu().numpy(), sent[1].cpu().numpy()
 
 
 def _spool_all(name: str, pieces: Iterator[Tensor], like: Tensor) -> Tensor:

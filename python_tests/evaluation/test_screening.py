@@ -106,6 +106,7 @@ def test_a_larger_problem_in_blocks_and_strips(metric: str, device: str, monkeyp
     monkeypatch.setattr(screening, "_TILE_BYTES", 4 * 301 * 9)
     monkeypatch.setattr(screening, "_QUERY_BYTES", 4 * 48 * 33)
     monkeypatch.setattr(screening, "_GATHER_PAIRS", 5)
+    monkeypatch.setattr(screening, "_SLOTS", 600)
     np.testing.assert_array_equal(problem.ranks(metric, device=torch.device(device)), expected)
 
 
@@ -185,6 +186,13 @@ def test_products_are_within_their_bound(dim: int, dtype: torch.dtype, device: s
     assert float(off.max()) > 0.01 * 2.0**-24  # something was rounded
     for rows, t in ((a, x), (b, y)):
         assert bool(((t.double() * scale - rows.values.double().cpu()).norm(dim=1) <= rows.error.cpu()).all())
+
+
+def test_parts_of_the_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = np.array([0, 4, 4, 9, 30, 31, 32, 32])
+    monkeypatch.setattr(screening, "_SLOTS", 9)
+    assert screening._parts(starts, 10) == [slice(0, 3), slice(3, 4), slice(4, 7)]
+    assert screening._parts(starts, 2) == [slice(0, 2), slice(2, 3), slice(3, 4), slice(4, 6), slice(6, 7)]
 
 
 def test_unit_scale() -> None:

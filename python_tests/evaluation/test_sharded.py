@@ -60,6 +60,7 @@ GOOD: dict[str, tuple[Callable[[], Arrays], dict[str, Any]]] = {
     "bfloat16": (lambda: reals(torch.bfloat16), {}),
     "float64, no cameras": (lambda: reals(torch.float64, cameras=False), {}),
 }
+SCREENED = ("integers", "float32", "rounding", "cosine", "float16")  # as on CUDA, with its code of the CPU
 
 
 def break_columns(arrays: Arrays) -> None:
@@ -94,6 +95,10 @@ def break_option(arrays: Arrays) -> None:
     arrays["metric"] = "cosine"
 
 
+def break_precision(arrays: Arrays) -> None:
+    arrays["precision"] = "fp32"
+
+
 def break_bad_option(arrays: Arrays) -> None:
     arrays["ap"] = "area"
 
@@ -107,6 +112,7 @@ BAD: dict[str, tuple[Callable[[Arrays], None], str, str]] = {  # what the last r
     "length": (break_length, "gallery_ids: expected shape", "rank {last}: ValueError: gallery_ids: "),
     "type": (break_type, "query.txt: expected a file that ends in", "rank {last}: ValueError: query.txt: "),
     "option": (break_option, "expected the options of rank 0", ""),
+    "precision": (break_precision, "expected the options of rank 0", ""),
     "bad option": (break_bad_option, "ap: expected one of", "rank {last}: ValueError: ap: "),
 }
 
@@ -119,6 +125,11 @@ def work(rank: int, world: int, folder: str) -> None:
     found: dict[str, Any] = {}
     for name, (make, options) in GOOD.items():
         found[name] = evaluate_sharded(**share(make(), rank, world), **options).to_dict()
+    decide, sharded.is_screened = sharded.is_screened, lambda *arguments: True
+    for name in SCREENED:
+        make, options = GOOD[name]
+        found[f"screened {name}"] = evaluate_sharded(**share(make(), rank, world), **options).to_dict()
+    sharded.is_screened = decide
     last = rank == world - 1
     for name, (break_it, _, _) in BAD.items():
         arrays = share(integers(), rank, world)
@@ -147,6 +158,11 @@ def work(rank: int, world: int, folder: str) -> None:
         sharded.ranking_strips = fail  # type: ignore[assignment]
     found["device"] = attempt(evaluate_sharded, **share(integers(), rank, world))
     sharded.ranking_strips = ranking
+    find_matches = sharded.find_matches
+    if last:
+        sharded.find_matches = fail  # type: ignore[assignment]
+    found["memory"] = attempt(evaluate_sharded, **share(integers(), rank, world))
+    sharded.find_matches = find_matches
 
     if world == 5:  # a group of some ranks, numbered anew
         group = dist.new_group([1, 3])
@@ -189,6 +205,18 @@ def test_they_are_those_of_one_process(name: str, results: dict[int, list[dict[s
     assert found == expected
 
 
+@pytest.mark.parametrize("name", SCREENED)
+def test_screened_products_give_the_ranks_of_float64(name: str, results: dict[int, list[dict[str, Any]]]) -> None:
+    make, options = GOOD[name]
+    arrays = make()
+    wide = {side: torch.as_tensor(arrays[side]).double() for side in ("query", "gallery")}
+    expected = evaluate(**arrays | wide, **options).to_dict()
+    settings = expected["settings"] | {"dtype": "float32", "precision": "exact"}
+    for world in WORLDS:
+        for found in results[world]:
+            assert found[f"screened {name}"] == expected | {"settings": settings}
+
+
 def test_a_group_of_some_ranks(results: dict[int, list[dict[str, Any]]]) -> None:
     expected = evaluate(**integers()).to_dict()
     assert [results[5][rank]["group"] == expected for rank in (1, 3)] == [True, True]
@@ -223,6 +251,7 @@ def test_errors_of_the_whole_and_in_the_middle(world: int, results: dict[int, li
     for name, error in (
         ("disk", "OSError: [Errno 28] gallery: cannot keep chunks in"),
         ("device", "RuntimeError: out of memory"),
+        ("memory", "RuntimeError: out of memory"),
     ):
         messages = [found[name] for found in results[world]]
         assert messages[-1].startswith(error)
