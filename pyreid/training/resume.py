@@ -29,6 +29,8 @@ FREE_KEYS = (
     "trainer.log_every",
     "evaluation.max_rank",
     "evaluation.batch_size",
+    "evaluation.rerank",
+    "evaluation.stages",
 )
 
 

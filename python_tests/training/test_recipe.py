@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pyreid.errors import RecipeError
+from pyreid.retrieval import KReciprocal
 from pyreid.training import Recipe, dump_recipe, list_recipes, load_recipe, recipe_dirs
 from pyreid.training.recipe_files import merge
 
@@ -27,6 +28,61 @@ def test_safr_recipe_has_the_papers_numbers() -> None:
     assert (recipe.schedule.warmup.epochs, recipe.schedule.warmup.start) == (10, 0.1)
     assert recipe.paper is not None
     assert (recipe.paper.mAP, recipe.paper.rank1) == (77.14, 93.14)
+
+
+def test_numbers_of_a_paper(make_recipe: Callable[..., Recipe]) -> None:
+    text = (
+        "paper={source: 'Paper, Table 1', mAP: 70, rank1: 88.5, rank5: 95, reranked: {mAP: 80.25}, "
+        "stages: [{rank1: 60}, {mAP: 65.5, rank1: 80}], runs: 3, std: {mAP: 0.2}}"
+    )
+    paper = make_recipe(text).paper
+    assert paper is not None
+    assert paper.reranked is not None
+    assert (paper.reranked.mAP, paper.reranked.rank1) == (80.25, None)
+    assert paper.stages is not None
+    assert [(stage.mAP, stage.rank1) for stage in paper.stages] == [(None, 60), (65.5, 80)]
+    assert paper.std is not None
+    assert (paper.runs, paper.std.mAP, paper.std.rank1) == (3, 0.2, None)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("paper={mAP: 70}", r"'paper\.source' is missing"),
+        ("paper={source: P, mAP: 120}", r"'paper\.mAP' is 120"),
+        ("paper={source: P, reranked: {rank5: 99}}", r"unknown key 'paper\.reranked\.rank5'"),
+        ("paper={source: P, reranked: {}}", r"'paper\.reranked': expected mAP, rank1 or both"),
+        ("paper={source: P, stages: []}", r"'paper\.stages' is \[\]"),
+        ("paper={source: P, stages: [{rank1: 101}]}", r"'paper\.stages\.0\.rank1' is 101"),
+        ("paper={source: P, std: {mAP: 0.1}}", r"'paper': std are deviations over several runs, but runs is None"),
+        ("paper={source: P, runs: 1, std: {mAP: 0.1}}", "std are deviations over several runs, but runs is 1"),
+    ],
+)
+def test_wrong_numbers_of_a_paper(make_recipe: Callable[..., Recipe], override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        make_recipe(override)
+
+
+def test_reranking_and_stages_are_off_by_default(make_recipe: Callable[..., Recipe]) -> None:
+    settings = make_recipe().evaluation
+    assert (settings.rerank, settings.stages) == (None, False)
+    rerank = make_recipe("evaluation.rerank.k1=30", "evaluation.stages=true").evaluation.rerank
+    assert rerank is not None
+    defaults = KReciprocal()
+    assert (rerank.k1, rerank.k2, rerank.lambda_value, rerank.compat) == (
+        30,
+        defaults.k2,
+        defaults.lambda_value,
+        defaults.compat,
+    )
+    for override, message in (
+        ("evaluation.rerank.k1=0", r"'evaluation\.rerank\.k1' is 0"),
+        ("evaluation.rerank.lambda_value=1.5", r"'evaluation\.rerank\.lambda_value' is 1\.5"),
+        ("evaluation.rerank.compat=mine", r"'evaluation\.rerank\.compat' is 'mine'"),
+        ("evaluation.stages=1", r"'evaluation\.stages' is 1"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            make_recipe(override)
 
 
 def test_a_short_name_finds_the_recipe() -> None:

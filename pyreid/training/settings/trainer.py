@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, PlainValidator, StrictBool, StrictS
 from pyreid.training.settings.base import (
     PositiveFloat,
     PositiveInt,
+    Probability,
     Settings,
 )
 
@@ -79,6 +80,15 @@ class TrainerSettings(Settings):
         return len(self.devices) if isinstance(self.devices, tuple) else self.devices
 
 
+class RerankSettings(Settings):
+    """k-reciprocal re-ranking with the parameters of :class:`pyreid.retrieval.KReciprocal`."""
+
+    k1: PositiveInt = 20
+    k2: PositiveInt = 6
+    lambda_value: Probability = 0.3
+    compat: Literal["official", "torchreid", "fastreid"] = "official"
+
+
 class EvaluationSettings(Settings):
     """How query and gallery are compared: by the protocol of the data set, where nothing else is said.
 
@@ -87,6 +97,9 @@ class EvaluationSettings(Settings):
     ``flip``: ``"mean"`` adds the embedding of the mirror image and normalises the sum, ``"concat"`` concatenates and
     normalises, ``"none"`` uses the image as it is. ``crops``: ``"ten"`` takes the plain mean of the embeddings of ten
     crops of the enlarged image (DaRe); they contain mirror images, so ``flip`` must be ``"none"``.
+
+    ``rerank`` has the last evaluation of a run report the metrics of re-ranked distances besides; null does not.
+    ``stages`` has it report those of every exit of a model that has several (DaRe) besides the fused embedding's.
     """
 
     metric: Literal["euclidean", "sqeuclidean", "cosine"] = "euclidean"
@@ -97,6 +110,8 @@ class EvaluationSettings(Settings):
     flip: Literal["none", "mean", "concat"] = "none"
     crops: Literal["none", "ten"] = "none"
     batch_size: PositiveInt = 64
+    rerank: RerankSettings | None = None
+    stages: StrictBool = False
 
     @model_validator(mode="after")
     def _mirror_images_once(self) -> EvaluationSettings:
