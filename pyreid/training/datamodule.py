@@ -17,6 +17,7 @@ from pyreid.data import (
     RankBatches,
     ReIDDataset,
     Sample,
+    ShuffleSampler,
     train_transform,
 )
 from pyreid.data.hard_samples import HardSampleSampler
@@ -101,13 +102,22 @@ class ReIDDataModule(L.LightningDataModule):
         sampler.keep(from_first(scores))
 
 
-def _make_sampler(recipe: Recipe, images: ImageDataset, world: int) -> RandomIdentitySampler | FixedLengthSampler:
-    sampler = RandomIdentitySampler(
-        images.labels,
-        num_ids=recipe.sampler.num_ids,
-        num_instances=recipe.sampler.num_instances,
-        seed=recipe.seed,
-    )
+def _make_sampler(
+    recipe: Recipe, images: ImageDataset, world: int
+) -> RandomIdentitySampler | ShuffleSampler | FixedLengthSampler:
+    settings = recipe.sampler
+    sampler: RandomIdentitySampler | ShuffleSampler
+    if settings.batches == "shuffled":
+        size = settings.num_ids * settings.num_instances
+        sampler = ShuffleSampler(len(images), batch_size=size, seed=recipe.seed)
+    else:
+        sampler = RandomIdentitySampler(
+            images.labels,
+            num_ids=settings.num_ids,
+            num_instances=settings.num_instances,
+            seed=recipe.seed,
+            epoch_of=settings.epoch_of,
+        )
     length = recipe.trainer.iterations_per_epoch
     return sampler if length is None else FixedLengthSampler(sampler, length * world)
 

@@ -25,14 +25,22 @@ def check_training_data(dataset: ReIDDataset, recipe: Recipe) -> None:
 
     Raises:
         DatasetError: no query can ever be answered.
-        RecipeError: the sampler asks for more identities than there are.
+        RecipeError: the sampler asks for more identities, or more images, than there are.
 
     Warns:
         DatasetWarning: some queries have no match, or identities are in training and in testing.
     """
-    if dataset.num_train_ids < recipe.sampler.num_ids:
+    settings = recipe.sampler
+    if settings.batches == "shuffled":
+        size = settings.num_ids * settings.num_instances
+        if len(dataset.train) < size:
+            raise RecipeError(
+                f"'sampler' makes batches of {size} images ({settings.num_ids} x {settings.num_instances}), but the "
+                f"training split of {dataset.root} has only {len(dataset.train)}"
+            )
+    elif dataset.num_train_ids < settings.num_ids:
         raise RecipeError(
-            f"'sampler.num_ids' is {recipe.sampler.num_ids}, but the training split of {dataset.root} has only "
+            f"'sampler.num_ids' is {settings.num_ids}, but the training split of {dataset.root} has only "
             f"{dataset.num_train_ids} identities"
         )
     check_matches(dataset)

@@ -49,6 +49,8 @@ class Recipe(Settings):
                 )
             if self.sampler.num_ids < 2:
                 raise ValueError("sampler.num_ids is 1, but a triplet loss needs at least 2 identities in a batch")
+            if self.sampler.batches == "shuffled":
+                raise ValueError("sampler.batches is 'shuffled', but a triplet loss needs 'identities'")
         self._centers_are_there()
         self._mining_fits()
         warmup = self.schedule.warmup
@@ -88,6 +90,10 @@ class Recipe(Settings):
             raise ValueError(f"mining.terms has {absent[0]!r}, but the losses are {', '.join(types)}")
         if self.mining.batches == "shuffled" and any("triplet" in name for name in types):
             raise ValueError("mining.batches is 'shuffled', but a triplet loss needs 'identities'")
+        if self.sampler.batches == "shuffled" or self.sampler.epoch_of == "identities":
+            raise ValueError(
+                "mining composes its batches itself (mining.batches); leave sampler.batches and sampler.epoch_of out"
+            )
         if self.trainer.iterations_per_epoch is not None:
             raise ValueError(
                 "mining has rounds of its own length, but trainer.iterations_per_epoch is "

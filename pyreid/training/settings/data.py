@@ -100,7 +100,21 @@ class DataSettings(Settings):
 
 
 class SamplerSettings(Settings):
-    """A batch is ``num_ids`` identities times ``num_instances`` images (random identity sampler)."""
+    """A batch has ``num_ids`` times ``num_instances`` images.
+
+    ``batches``: ``"identities"`` takes ``num_instances`` images of each of ``num_ids`` identities; ``"shuffled"`` takes
+    the images in random order, for training without triplets. ``epoch_of`` says what an epoch of the former goes
+    through: ``"images"`` all images, group by group, or ``"identities"`` each identity once, as DaRe's authors do. Hard
+    sample mining composes its batches itself.
+    """
 
     num_ids: PositiveInt = 16
     num_instances: PositiveInt = 4
+    batches: Literal["identities", "shuffled"] = "identities"
+    epoch_of: Literal["images", "identities"] = "images"
+
+    @model_validator(mode="after")
+    def _epochs_of_identities_need_them(self) -> SamplerSettings:
+        if self.batches == "shuffled" and self.epoch_of == "identities":
+            raise ValueError("epoch_of is 'identities', but batches is 'shuffled', whose epoch has every image once")
+        return self
