@@ -11,11 +11,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, get_args
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyreid.layers.channel_mask import MaskMode
 from pyreid.layers.dbam import DBAM
+from pyreid.layers.gem import GeM
 from pyreid.layers.global_attention import AttentionConv, GlobalAttention
 from pyreid.layers.necks import Neck
 from pyreid.models.base import ModelOutput, check_images
@@ -25,6 +25,7 @@ from pyreid.models.registry import register_model
 from pyreid.models.timm_resnet import STAGES, block_width, make_resnet, residual_branch
 
 Where = Literal["none", "first", "stage_first", "all"]
+SAFRPooling = Literal["avg", "gem"]
 Preset = Literal["paper", "author"]
 
 
@@ -40,6 +41,7 @@ class SAFRConfig(ModelConfig):
         conv: convolutions of both attentions, ``"depthwise"`` or ``"full"``.
         mask: channel mask of DBAM, see :class:`~pyreid.layers.ChannelMask`.
         ratio: reduction of the mask's MLP.
+        pooling: of the last feature map: ``"avg"``, which SAFR has, or ``"gem"`` with an exponent for each channel.
         neck: normalisation before the classifier, see :func:`~pyreid.layers.make_neck`.
     """
 
@@ -49,6 +51,7 @@ class SAFRConfig(ModelConfig):
     conv: AttentionConv = "depthwise"
     mask: MaskMode = "ste"
     ratio: int = 8
+    pooling: SAFRPooling = "avg"
     neck: Neck = "ln"
 
     def check(self) -> None:
@@ -94,7 +97,7 @@ def safr_small(preset: Preset = "paper") -> SAFRConfig:
 class SAFR(NeckedModel):
     """SAFR on a timm ResNet.
 
-    The average of the last feature map is ``"features"`` (N, D), for the triplet and center losses; the neck makes it
+    The pooled last feature map is ``"features"`` (N, D), for the triplet and center losses; the neck makes it
     the ``"embedding"`` (N, D), which the bias-free classifier (logits ``"id"``) and retrieval use.
 
     ``backbone`` is timm's module with timm's parameter names; the attention modules lie beside it, so that ImageNet
@@ -122,6 +125,9 @@ class SAFR(NeckedModel):
                     self.dbam[_dbam_name(stage, index)] = DBAM(
                         block_width(block), conv=config.conv, mask=config.mask, ratio=config.ratio
                     )
+        self.pool: nn.Module = nn.AdaptiveAvgPool2d(1)
+        if config.pooling == "gem":
+            self.pool = GeM(self.embedding_dim)
         self.add_head(config.neck)
 
     def forward(self, images: Tensor) -> ModelOutput | Tensor:
@@ -134,7 +140,7 @@ class SAFR(NeckedModel):
             In training a :class:`ModelOutput`, in evaluation the embedding (N, D), at least float32.
         """
         check_images(images)
-        return self.head(F.adaptive_avg_pool2d(self.feature_map(images), 1).flatten(1))
+        return self.head(self.pool(self.feature_map(images)).flatten(1))
 
     def feature_map(self, images: Tensor) -> Tensor:
         """The last feature map (N, D, h, w) of images (N, 3, H, W)."""

@@ -124,3 +124,15 @@ def test_attention_learns_through_every_mask(mask: str, conv: str) -> None:
 def test_necks(neck: str) -> None:
     model = create_model("safr_small", neck=neck, num_classes=2, backbone="resnet10t")
     assert model(torch.randn(3, 3, 32, 32)).embeddings["embedding"].shape == (3, 512)
+
+
+def test_gem_pooling_is_that_of_the_last_feature_map() -> None:
+    model = create_model("safr_small", backbone="resnet10t", pooling="gem", neck="none").eval()
+    exponents = model.get_parameter("pool.p")
+    assert exponents.shape == (512,)
+    with torch.no_grad():
+        exponents.uniform_(1, 5)
+    images = torch.randn(2, 3, 64, 96)
+    features = model.feature_map(images)  # type: ignore[operator]
+    expected = features.clamp(min=1e-6).pow(exponents[:, None, None]).mean(dim=(2, 3)).pow(1 / exponents)
+    torch.testing.assert_close(model(images), expected)
