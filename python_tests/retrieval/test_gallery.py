@@ -180,6 +180,20 @@ def test_compaction_keeps_keys_and_readers(tmp_path: Path) -> None:
             gallery.add(np.ones((1, D), "f4"))
 
 
+def test_a_condition_cannot_change_the_gallery_that_is_searched(tmp_path: Path) -> None:
+    with Gallery(tmp_path / "g", columns=2) as gallery:
+        gallery.add(np.eye(2, dtype="f4"))
+        for change in (lambda: gallery.add(np.ones((3, 2), "f4")), lambda: gallery.remove([0]), gallery.compact):
+            with pytest.raises(GalleryError, match="where= of a search cannot change the gallery"):
+                gallery.search(np.eye(2, dtype="f4"), where=lambda item, change=change: change() is None)
+        inner = gallery.search(
+            np.ones((1, 2), "f4"), where=lambda item: len(gallery.search(np.ones((1, 2), "f4"), 1, where=bool).keys) > 0
+        )
+        assert inner.keys.tolist() == [[0, 1]]
+        assert len(gallery.add(np.ones((3, 2), "f4"))) == 3  # nothing was written, so the gallery is not broken
+        assert len(gallery) == 5
+
+
 def test_one_writer(tmp_path: Path) -> None:
     with Gallery(tmp_path / "g", columns=D), pytest.raises(GalleryError, match="another process or object writes"):
         Gallery(tmp_path / "g")

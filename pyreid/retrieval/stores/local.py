@@ -60,6 +60,7 @@ class LocalStore:
         self._lock: BinaryIO | None = None
         self._file: BinaryIO | None = None
         self._broken = False
+        self._asking = False  # the caller's where=
         self._process = os.getpid()
         self._guard = threading.RLock()  # of all that is in memory
         manifest = self.path / "manifest.json"
@@ -357,15 +358,19 @@ class LocalStore:
         if filter.metadata is not None:
             selected = self._columns.matching(filter.metadata, selected)
         if filter.where is not None:
-            for row in selected.nonzero()[0].tolist():
-                item = Item(
-                    int(self._keys[row]),
-                    int(self._ids[row]),
-                    int(self._cameras[row]),
-                    float(self._times[row]),
-                    self._metadata[row] or {},
-                )
-                selected[row] = bool(filter.where(item))
+            asking, self._asking = self._asking, True
+            try:
+                for row in selected.nonzero()[0].tolist():
+                    item = Item(
+                        int(self._keys[row]),
+                        int(self._ids[row]),
+                        int(self._cameras[row]),
+                        float(self._times[row]),
+                        self._metadata[row] or {},
+                    )
+                    selected[row] = bool(filter.where(item))
+            finally:
+                self._asking = asking
         return selected
 
     @contextlib.contextmanager
@@ -378,6 +383,8 @@ class LocalStore:
         with self._guard:
             if self._lock is None:
                 raise GalleryError(f"{self.path}: closed")
+            if self._asking:  # the same thread; others wait for the guard
+                raise GalleryError(f"{self.path}: where= of a search cannot change the gallery")
             if self._broken:
                 raise GalleryError(f"{self.path}: an earlier write failed; open the gallery again")
             self._broken = True
