@@ -6,13 +6,19 @@
 #              writes <device>.json and logs into OUT (default benchmarks/results); needs no network and no VENV
 # make clean   remove what the build, the tests and the demo wrote; VENV stays
 #
-# PYTHON and VENV choose the interpreter and the virtual environment; PYREID_CUDA=ON|OFF overrides the search for nvcc.
+# PYTHON and VENV choose the interpreter and the virtual environment, WORKERS the processes of the Python tests;
+# PYREID_CUDA=ON|OFF overrides the search for nvcc, and CUDAARCHS the architectures: those of the GPUs of this machine or,
+# where there is none, one, which is enough to see that the library builds and loads.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 NATIVE := $(shell find csrc cmake -type f) CMakeLists.txt build_backend.py pyproject.toml
 FORMATTED = $(shell find csrc cpp_tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+
+CUDAARCHS ?= $(or $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2> /dev/null \
+  | awk '$$1 >= 8 { print $$1 * 10 "-real" }' | sort -u | paste -sd ';'),90-real)
+export CUDAARCHS
 
 .PHONY: install demo test test-cpp test-python lint bench gpu-check clean
 
@@ -41,16 +47,10 @@ test-cpp: install
 	$(BIN)/cmake --build build/cpp_tests
 	$(BIN)/ctest --test-dir build/cpp_tests --output-on-failure --no-tests=error
 
-# Two halves side by side, of one thread each; the log of the first is shown when the second is done.
-MODEL_TESTS := $(addprefix python_tests/,models inference layers losses report)
-OTHER_TESTS := $(filter-out $(MODEL_TESTS) %__pycache__ %__init__.py %conftest.py %ranks.py,$(wildcard python_tests/*))
-HALF = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:cacheprovider
-
+# Files go to the next free worker, each of one thread.
+WORKERS ?= 2
 test-python: install
-	mkdir -p build
-	$(HALF) $(MODEL_TESTS) > build/model_tests.log 2>&1 & models=$$!; \
-	$(HALF) $(OTHER_TESTS); others=$$?; \
-	wait $$models; models=$$?; cat build/model_tests.log; exit $$((models + others))
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:cacheprovider --numprocesses=$(WORKERS) --dist=loadfile
 
 lint: install
 	$(BIN)/ruff check .
