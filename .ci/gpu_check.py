@@ -25,6 +25,7 @@ ENVIRONMENT = ROOT / "build" / "gpu-check"
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 # -m gpu chooses after the modules are loaded: others may need packages that are not there
 GPU_TESTS = ("python_tests/ops", "python_tests/evaluation", "python_tests/retrieval")
+LONG = ("streaming", "training_step")  # of the benchmarks: a file of 10 GB, and whole networks
 BUILD_TOOLS = ("pip", "torch", "numpy", "scikit_build_core", "pybind11", "pytest", "pytest_timeout", "hypothesis")
 
 
@@ -122,6 +123,12 @@ def sanitizer_stage(tool: str, python: Path, limit_s: int, *, clusters: bool = T
     )
 
 
+def benchmarks() -> list[str]:
+    """All benchmarks, the longest last: each leaves its results, and the time may not be enough for all."""
+    names = sorted(path.stem.removeprefix("bench_") for path in (ROOT / "benchmarks").glob("bench_*.py"))
+    return [*(name for name in names if name not in LONG), *LONG]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="for logs and results")
@@ -171,7 +178,7 @@ def main() -> None:
     else:
         outcomes.append(Outcome("sanitizer", "compute-sanitizer is not on the PATH", 0))
     # Last and alone: nothing else may load the GPU while it is timed.
-    bench = [str(python), "-m", "pyreid", "bench", "--device", "cuda", "--out", str(out)]
+    bench = [str(python), "-m", "pyreid", "bench", *benchmarks(), "--device", "cuda", "--out", str(out)]
     outcomes.append(run(Stage("bench", bench, 600, {}), out, deadline))
 
     for outcome in outcomes[1:]:

@@ -188,6 +188,7 @@ def compare(
     contenders: Mapping[str, Callable[[], Result]],
     check: Callable[[Result, Result, str], None],
     graphs: bool = False,
+    floor_ms: float | None = None,
 ) -> list[Row]:
     """Compare the results of ``contenders["ours"]`` with each peer's, then time the two in turns.
 
@@ -203,6 +204,7 @@ def compare(
         contenders: by name; each is called without arguments and returns its results.
         check: called with our results, a peer's, and words for an error; raises RuntimeError when they differ.
         graphs: on CUDA, time each pair once more as replays of CUDA graphs.
+        floor_ms: what the operator takes at least (:class:`benchmarks._ceilings.Ceilings`).
 
     Returns:
         one row for each peer that ran, and with ``graphs`` a second one, whose case ends in ``in a CUDA graph``.
@@ -238,6 +240,7 @@ def compare(
                     ours=timings["ours"],
                     peer=name,
                     peer_timing=timings[name],
+                    floor_ms=floor_ms if floor_ms is None else round(floor_ms, 4),
                 )
             )
     return rows

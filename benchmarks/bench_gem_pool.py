@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyreid import ops
 
+from ._ceilings import Work, ceilings
 from ._timing import COMPILED, EAGER, DeviceType, Row, compare, run
 
 SHAPE = (64, 2048, 16, 8)  # the last feature map of a ResNet-50 with stride 1, for images of 256 x 128
@@ -83,6 +84,8 @@ def measure(device: DeviceType, repeats: int) -> list[Row]:
                     contenders={who: step(pool, x, p, grad) for who, pool in pools.items()},
                     check=check_agreement,
                     graphs=True,
+                    # x once more for the gradient, which is as large
+                    floor_ms=ceilings(device).floor_ms(Work(3 * x.nbytes)),
                 )
     return rows
 

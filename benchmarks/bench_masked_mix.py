@@ -15,6 +15,7 @@ from torch import Tensor
 from pyreid import ops
 from pyreid.ops.gate_and_pool import gate_and_pool
 
+from ._ceilings import Work, ceilings
 from ._timing import COMPILED, EAGER, DeviceType, Row, compare, run
 
 # The first two stages of a ResNet-50 for images of 350 x 350. Tensors above 32 MiB, as of the third shape in float32,
@@ -99,6 +100,10 @@ def measure(device: DeviceType, repeats: int) -> list[Row]:
                 contenders={who: step(function, leaves, grads) for who, function in functions.items()},
                 check=check_agreement,
                 graphs=True,
+                # inputs and result forward; inputs, the gradients of the results and of the inputs backward
+                floor_ms=ceilings(device).floor_ms(
+                    Work(3 * sum(t.nbytes for t in inputs) + 2 * sum(t.nbytes for t in grads))
+                ),
             )
     return rows
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyreid import ops
 
+from ._ceilings import Work, ceilings
 from ._timing import EAGER, DeviceType, Row, result_row, run, time_interleaved
 
 REPEATS = 20
@@ -28,6 +29,11 @@ def plain(x: Tensor, y: Tensor) -> Tensor:
 
 def step(function: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Callable[[], tuple[Tensor, ...]]:
     return lambda: torch.autograd.grad(function(x, y).sum(), (x, y))
+
+
+def work(n: int, m: int, d: int) -> Work:
+    """Rows, distances and gradients, and three products."""
+    return Work(bytes=4 * (3 * (n + m) * d + 2 * n * m), flops=6 * n * m * d)
 
 
 def measure(device: DeviceType, repeats: int) -> list[Row]:
@@ -55,6 +61,7 @@ def measure(device: DeviceType, repeats: int) -> list[Row]:
                 ours=timings["ours"],
                 peer=name,
                 peer_timing=timings[name],
+                floor_ms=round(ceilings(device).floor_ms(work(n, m, d)), 4),
             )
             for name in peers
         ]

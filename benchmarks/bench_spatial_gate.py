@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyreid import ops
 
+from ._ceilings import Work, ceilings
 from ._timing import COMPILED, EAGER, DeviceType, Row, compare, run
 
 # Outputs of the four stages of a ResNet: at 224 x 224 and with 350 x 350 in between, as SAFR trains them
@@ -79,6 +80,8 @@ def measure(device: DeviceType, repeats: int) -> list[Row]:
                 contenders={name: step(gate, x, weights, grads) for name, gate in gates.items()},
                 check=check_agreement,
                 graphs=True,
+                # x and the result forward; x, the gradients of the result and of x backward
+                floor_ms=ceilings(device).floor_ms(Work(5 * x.nbytes)),
             )
     return rows
 

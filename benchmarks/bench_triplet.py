@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pyreid import ops
 
+from ._ceilings import Work, ceilings
 from ._timing import COMPILED, EAGER, DeviceType, Row, compare, run
 
 CASES = ((72, 2048), (256, 2048), (1024, 512))
@@ -109,6 +110,13 @@ def check_agreement(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor], 
             raise RuntimeError(f"{words}: the {name} differs by {error:.3g}, allowed {allowed:.3g}")
 
 
+def work(op: str, b: int, d: int) -> Work:
+    """Rows read in both directions and their gradients written; the products of all pairs, of which half would do, and
+    for batch-soft the product of the weights of all pairs with the rows."""
+    products = b * b * d
+    return Work(bytes=3 * 4 * b * d, flops=products + (2 * products if "soft" in op else 0))
+
+
 def measure(device: DeviceType, repeats: int) -> list[Row]:
     rows = []
     for op, (ours, eager) in OPERATORS.items():
@@ -125,6 +133,7 @@ def measure(device: DeviceType, repeats: int) -> list[Row]:
                 contenders={name: step(loss, x, labels) for name, loss in losses.items()},
                 check=check_agreement,
                 graphs=True,
+                floor_ms=ceilings(device).floor_ms(work(op, b, d)),
             )
     return rows
 
