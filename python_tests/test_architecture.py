@@ -23,8 +23,8 @@ ALLOWED = {
     "evaluation": {"ops"},
     "retrieval": {"ops"},
     "inference": {"data", "layers", "losses", "models", "ops"},
-    "training": {"data", "evaluation", "inference", "layers", "losses", "models", "ops"},
-    "report": {"data", "evaluation", "inference", "layers", "losses", "models", "ops", "training"},
+    "training": {"data", "evaluation", "inference", "layers", "losses", "models", "ops", "retrieval"},
+    "report": {"data", "evaluation", "inference", "layers", "losses", "models", "ops", "retrieval", "training"},
     "cli": {"data", "evaluation", "inference", "layers", "losses", "models", "ops", "report", "retrieval", "training"},
 }
 COMMON = {"errors", "_extension", "_build_info", "_files"}

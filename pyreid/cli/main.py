@@ -20,6 +20,7 @@ from pyreid.cli import (
     datasets,
     demo,
     evaluate,
+    evidence,
     export,
     extract,
     info,
@@ -41,6 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("demo")(demo.demo)
+app.command("evidence")(evidence.evidence)
 app.command("synth")(synth.synth)
 app.command("check")(check.check)
 app.command("train")(train.train)
