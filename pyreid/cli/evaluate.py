@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pyreid.evaluation import EvaluationResult, RepeatedResult
     from pyreid.retrieval import KReciprocal
     from pyreid.training.features import TestFeatures
+    from pyreid.training.last_evaluation import FurtherResults
 
 REQUIRED = ("query", "gallery", "query_ids", "gallery_ids")
 CAMERAS = ("query_cams", "gallery_cams")
@@ -61,7 +62,9 @@ def evaluate(
 ) -> None:
     """Evaluate a model on the data set of its recipe, or features from a file: mAP, CMC, mINP.
 
-    A data set is evaluated by its own protocol, unless the recipe or an option says otherwise.
+    A data set is evaluated by its own protocol, unless the recipe or an option says otherwise. With evaluation.rerank
+    in the recipe the metrics of re-ranked distances follow, and with evaluation.stages those of every exit of the
+    model; --rerank gives the re-ranked ones alone. --json writes those that come first.
 
     Example: pyreid evaluate runs/small data.root=~/data/VeRi --json small.json --save-features small.npz
     """
@@ -82,12 +85,17 @@ def evaluate(
     if device is not None:
         check_device(device)
     method = _reranker(given) if rerank else None
+    further = None
     if recipe is not None:
-        result = _evaluate_recipe(recipe, overrides or [], weights, options, device, save_features, method)
+        result, further = _evaluate_recipe(recipe, overrides or [], weights, options, device, save_features, method)
     else:
         assert features is not None
         result = _evaluate_file(features, options, device, method)
     print(result.summary())
+    if further is not None and further.reranked is not None:
+        print(f"\n{further.reranked.summary()}")
+    for name, found in further.stages.items() if further is not None else ():
+        print(f"\nexit {name}\n{found.summary()}")
     if json is not None:
         result.save(json)
 
@@ -116,7 +124,8 @@ def _evaluate_recipe(
     device: str | None,
     save_features: Path | None,
     rerank: KReciprocal | None,
-) -> EvaluationResult | RepeatedResult:
+) -> tuple[EvaluationResult | RepeatedResult, FurtherResults | None]:
+    """The evaluation, and what the recipe asks for besides, unless it is that of re-ranked distances."""
     import torch
 
     from pyreid.errors import WeightsError
@@ -125,6 +134,7 @@ def _evaluate_recipe(
     from pyreid.training.datamodule import image_input
     from pyreid.training.engine import open_dataset
     from pyreid.training.features import choose_protocol, evaluate_features, extract_test_features
+    from pyreid.training.last_evaluation import check_further, evaluate_further
     from pyreid.training.preflight import check_matches
     from pyreid.training.run_folder import RunFolder
 
@@ -141,10 +151,13 @@ def _evaluate_recipe(
     check_matches(dataset)
     model = create_model(loaded.model.name, **loaded.model.overrides)
     load_weights(model, weights)
+    if rerank is None:
+        check_further(loaded.evaluation, dataset, model)
+    images = image_input(model, loaded.data)
     features = extract_test_features(
         model,
         dataset,
-        images=image_input(model, loaded.data),
+        images=images,
         flip=loaded.evaluation.flip,
         crops=loaded.evaluation.crops,
         batch_size=loaded.evaluation.batch_size,
@@ -154,9 +167,21 @@ def _evaluate_recipe(
     )
     if save_features is not None:
         _save(features, save_features)
-    return evaluate_features(
+    result = evaluate_features(
         features, loaded.evaluation, protocol=protocol, device=device, rerank=rerank, progress=True
     )
+    if rerank is not None:
+        return result, None
+    further = evaluate_further(
+        model.to(device),
+        features,
+        dataset,
+        loaded.evaluation,
+        images=images,
+        workers=loaded.data.workers,
+        device=torch.device(device),
+    )
+    return result, further
 
 
 def _save(features: TestFeatures, path: Path) -> None:

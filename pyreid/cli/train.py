@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from pyreid.training import Recipe
+    from pyreid.training import Recipe, TrainingResult
 
 
 def train(
@@ -52,7 +53,8 @@ def train(
     result = training.train(loaded, **options)
     if not quiet and _is_first():
         Console(highlight=False, soft_wrap=True).print(
-            f"best mAP {100 * result.best_map:.2f}% at epoch {result.best_epoch}, last {100 * result.last_map:.2f}%; "
+            f"best mAP {100 * result.best_map:.2f}% at epoch {result.best_epoch}, last {100 * result.last_map:.2f}%"
+            f"{_reranked(result)}; "
             f"weights in {result.best_checkpoint}"
         )
 
@@ -71,11 +73,18 @@ def _repeat(recipe: Recipe, repeat: int, options: dict[str, Any], *, quiet: bool
     for heading in ("score", "last", "best"):
         table.add_column(heading, justify="left" if heading == "score" else "right")
     for name in result.last:
-        cells = [f"{100 * mean:.2f} ({100 * std:.2f})" for mean, std in (result.last[name], result.best[name])]
-        table.add_row(name.replace("rank", "rank-"), *cells)
+        cells = [
+            f"{100 * found[name][0]:.2f} ({100 * found[name][1]:.2f})" if name in found else "-"
+            for found in (result.last, result.best)
+        ]
+        table.add_row(re.sub(r"rank(\d)", r"rank-\1", name), *cells)
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
     console.print(f"all runs in {result.file}")
+
+
+def _reranked(result: TrainingResult) -> str:
+    return "" if result.reranked is None else f" (re-ranked {100 * result.reranked.map:.2f}%)"
 
 
 def _is_first() -> bool:

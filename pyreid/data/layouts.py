@@ -133,6 +133,15 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
     return manifest if isinstance(manifest, dict) and manifest.get("generator") == "pyreid" else None
 
 
+def synthetic_manifest(root: Path, name: str) -> dict[str, Any] | None:
+    """The manifest of the synthetic data set that ``name`` was read from, or None for a real one."""
+    manifest = read_manifest(root)
+    if manifest is not None:
+        return manifest
+    above = read_manifest(root.parent)  # CUHK03-NP's splits are a folder deeper than the root of the set
+    return above if above and above.get("settings", {}).get("layout") == name else None
+
+
 def count_facts(listing: Listing) -> DatasetFacts:
     """The counts of :class:`DatasetFacts` as found on disk."""
 
@@ -161,10 +170,7 @@ def describe_difference(layout: Layout, listing: Listing) -> str | None:
     found = asdict(count_facts(listing))
     expected = asdict(layout.facts) if layout.facts is not None else {}
     source = f"the published {layout.title}"
-    manifest = read_manifest(listing.root)
-    if manifest is None:  # CUHK03-NP's splits are a folder deeper than the root of the set
-        above = read_manifest(listing.root.parent)
-        manifest = above if above and above.get("settings", {}).get("layout") == layout.name else None
+    manifest = synthetic_manifest(listing.root, layout.name)
     if manifest is not None:
         stated = manifest.get("variants", {}).get(layout.name, manifest.get("counts"))
         if isinstance(stated, dict):

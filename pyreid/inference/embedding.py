@@ -41,9 +41,11 @@ def embed(model: nn.Module, images: Tensor, flip: Flip) -> Tensor:
         ValueError: the tensor is not (N, D).
     """
     embedding = _run(model, images)
-    if flip == "none":
-        return embedding
-    mirrored = _run(model, images.flip(3))
+    return embedding if flip == "none" else join_mirrored(embedding, _run(model, images.flip(3)), flip)
+
+
+def join_mirrored(embedding: Tensor, mirrored: Tensor, flip: Literal["mean", "concat"]) -> Tensor:
+    """The embeddings (N, D) of images and of their mirror images as one; see :func:`embed`."""
     both = embedding + mirrored if flip == "mean" else torch.cat([embedding, mirrored], dim=1)
     return nn.functional.normalize(both)
 

@@ -12,13 +12,15 @@ from torch import nn
 
 from pyreid._files import write_atomically
 from pyreid.layers.embedding import unit_length
-from pyreid.training.callbacks import EpochRecorder, scores
+from pyreid.training.callbacks import EpochRecorder
 from pyreid.training.features import TestFeatures
+from pyreid.training.last_evaluation import dotted, make_reranker
 from pyreid.training.module import ReIDModule
 from pyreid.training.processes import agree, average_batch_norm
 from pyreid.training.randomness import random_states, restore_random_states
 from pyreid.training.recipe import Recipe
 from pyreid.training.run_folder import RunFolder
+from pyreid.training.scores import scores
 from pyreid.training.sharing import evaluate_own_features, extract_own_features
 from pyreid.training.swag import SWAG, averaged_copy, estimate_batch_norm
 
@@ -33,8 +35,9 @@ class CycleAverager(L.Callback):
     """Collects weights at the end of each cycle; after the last one evaluates and writes their mean.
 
     The scores go into the recorder's last row, under ``swa_mAP`` and so on, and with ``swag.samples`` those of Bayesian
-    model averaging under ``bma_mAP`` and so on. What was collected is part of the run's checkpoints. The run itself
-    is not changed: neither its weights and statistics nor its random numbers.
+    model averaging under ``bma_mAP`` and so on; with ``evaluation.rerank`` there are ``reranked.swa_mAP`` and so on
+    besides. What was collected is part of the run's checkpoints. The run itself is not changed: neither its weights and
+    statistics nor its random numbers.
     """
 
     def __init__(
@@ -56,8 +59,7 @@ class CycleAverager(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, ReIDModule)
-        done = trainer.current_epoch + 1 - self._cycles.begin
-        if done <= 0 or done % self._cycles.length:
+        if trainer.current_epoch + 1 not in self._cycles.ends:
             return
         self.swag.collect(pl_module.model)
         if trainer.current_epoch + 1 < self._cycles.end:
@@ -121,8 +123,17 @@ class CycleAverager(L.Callback):
         )
 
     def _scores(self, prefix: str, features: TestFeatures) -> dict[str, float]:
-        result = evaluate_own_features(features, self._recipe.evaluation, self._dataset)
-        return {f"{prefix}_{name}": value for name, value in scores(result).items()}
+        settings = self._recipe.evaluation
+        row = _prefixed(prefix, scores(evaluate_own_features(features, settings, self._dataset)))
+        method = make_reranker(settings)
+        if method is not None:
+            reranked = evaluate_own_features(features, settings, self._dataset, rerank=method)
+            row |= dotted("reranked", _prefixed(prefix, scores(reranked)))
+        return row
+
+
+def _prefixed(prefix: str, values: dict[str, float]) -> dict[str, float]:
+    return {f"{prefix}_{name}": value for name, value in values.items()}
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,21 +16,23 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from pyreid._files import write_atomically, write_json
 from pyreid.errors import TrainingError
-from pyreid.training.early_stopping import has_stalled
+from pyreid.training.early_stopping import has_stalled, is_finished
+from pyreid.training.last_evaluation import FurtherResults, evaluate_further
 from pyreid.training.module import BatchRecord, ReIDModule
 from pyreid.training.objectives import term_names
 from pyreid.training.processes import agree, copy_buffers, gather, mean_over_ranks, several
 from pyreid.training.randomness import random_states, restore_random_states
 from pyreid.training.recipe import Recipe
 from pyreid.training.run_folder import RunFolder, write_csv
+from pyreid.training.scores import SCORES, part_of_row, plain_part, scores
 from pyreid.training.sharing import evaluate_own_features, extract_own_features, own_part
 
 if TYPE_CHECKING:
     from pyreid.data import ReIDDataset
     from pyreid.evaluation import EvaluationResult, RepeatedResult
     from pyreid.inference.images import ImageInput
+    from pyreid.training.features import TestFeatures
 
-SCORES = ("mAP", "rank1", "rank5", "rank10", "mINP")
 _NAMED_FILES = 4
 
 
@@ -147,13 +150,15 @@ class EpochRecorder(L.Callback):
     Attributes:
         history: one row per finished epoch; ``epoch`` counts from 1, ``step`` is the number of optimiser steps done.
         best: the row with the best mAP so far, the earliest of equals; None before the first evaluation.
-        result: the latest evaluation.
+        result: the evaluation of the latest epoch; None if it was not evaluated.
+        further: what the last evaluation of the run gave besides.
     """
 
     def __init__(self, monitor: StepMonitor, dataset: ReIDDataset, recipe: Recipe, images: ImageInput) -> None:
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.result: EvaluationResult | RepeatedResult | None = None
+        self.further = FurtherResults()
         self._monitor = monitor
         self._dataset = dataset
         self._recipe = recipe
@@ -173,9 +178,12 @@ class EpochRecorder(L.Callback):
         epoch = trainer.current_epoch + 1
         row: dict[str, Any] = {"epoch": epoch, "step": trainer.global_step, "lr": self._monitor.lr}
         row |= self._monitor.epoch_means()
-        self.result = None
+        self.result, features = None, None
         if epoch % self._recipe.trainer.evaluate_every == 0 or epoch == trainer.max_epochs:
-            self.result = self._evaluate(pl_module)
+            features = self._features(pl_module)
+            self.result = evaluate_own_features(
+                features, self._recipe.evaluation, self._dataset, device=pl_module.device
+            )
             found = scores(self.result)
             row |= found
             log_scalars(trainer, "test", found, trainer.global_step)
@@ -183,15 +191,16 @@ class EpochRecorder(L.Callback):
         self.history.append(row)
         if "mAP" in row and (self.best is None or row["mAP"] > self.best["mAP"]):
             self.best = row
-        if has_stalled(self.history, self._recipe.trainer.early_stopping):
+        stalled = has_stalled(self.history, self._recipe.trainer.early_stopping)
+        if stalled:
             trainer.should_stop = True
+        if features is not None and (stalled or epoch == trainer.max_epochs):
+            self._evaluate_further(trainer, pl_module, features, row)
 
-    def _evaluate(self, module: ReIDModule) -> EvaluationResult | RepeatedResult:
-        start, advance, end = self._watch or (lambda total: None, lambda count: None, lambda: None)
+    def _features(self, module: ReIDModule) -> TestFeatures:
         settings = self._recipe.evaluation
-        start(len(own_part(self._dataset, settings.batch_size)))
-        try:
-            features = extract_own_features(
+        with self._watched() as advance:
+            return extract_own_features(
                 module.model,  # type: ignore[arg-type]
                 self._dataset,
                 settings,
@@ -199,27 +208,37 @@ class EpochRecorder(L.Callback):
                 workers=self._recipe.data.workers,
                 on_batch=advance,
             )
-            return evaluate_own_features(features, settings, self._dataset, device=module.device)
+
+    def _evaluate_further(
+        self, trainer: L.Trainer, module: ReIDModule, features: TestFeatures, row: dict[str, Any]
+    ) -> None:
+        settings = self._recipe.evaluation
+        if settings.rerank is None and not settings.stages:
+            return
+        with self._watched() as advance:
+            self.further = evaluate_further(
+                module.model,  # type: ignore[arg-type]
+                features,
+                self._dataset,
+                settings,
+                images=self._images,
+                workers=self._recipe.data.workers,
+                on_batch=advance,
+                device=module.device,
+            )
+        found = self.further.row()
+        row |= found
+        log_scalars(trainer, "test", found, trainer.global_step)
+
+    @contextmanager
+    def _watched(self) -> Iterator[Callable[[int], None]]:
+        """Announces one pass over the test images; gives what is called with the number of images of each batch."""
+        start, advance, end = self._watch or (lambda total: None, lambda count: None, lambda: None)
+        start(len(own_part(self._dataset, self._recipe.evaluation.batch_size)))
+        try:
+            yield advance
         finally:
             end()
-
-
-def scores(result: EvaluationResult | RepeatedResult) -> dict[str, float]:
-    """The scores of an evaluation as fractions, under the names of :data:`SCORES`.
-
-    A protocol of several random galleries gives means and, as ``mAP_std`` and so on, standard deviations, and has no
-    mINP; a rank above the evaluation's ``max_rank`` is left out.
-    """
-    from pyreid.evaluation import RepeatedResult
-
-    ranks = [k for k in (1, 5, 10) if k <= len(result.cmc)]
-    values = {"mAP": result.map} | {f"rank{k}": result.rank(k) for k in ranks}
-    if isinstance(result, RepeatedResult):
-        deviations = {"mAP": result.map_std} | {f"rank{k}": result.rank_std(k) for k in ranks}
-        values |= {f"{name}_std": value for name, value in deviations.items() if math.isfinite(value)}
-    else:
-        values["mINP"] = result.minp
-    return {name: float(value) for name, value in values.items()}
 
 
 class RunWriter(Checkpoint):
@@ -279,7 +298,7 @@ class RunWriter(Checkpoint):
         try:
             if trainer.is_global_zero:
                 write_atomically(folder.last_checkpoint, save)
-                write_metrics(folder, self._recipe, recorder.history, recorder.best)
+                write_metrics(folder, self._recipe, recorder.history, recorder.best, dataset=self._facts["dataset"])
             else:
                 trainer.save_checkpoint(folder.last_checkpoint)  # which takes part, and writes nothing
         except Exception as problem:
@@ -292,18 +311,36 @@ class RunWriter(Checkpoint):
 
 
 def write_metrics(
-    folder: RunFolder, recipe: Recipe, history: Sequence[dict[str, Any]], best: dict[str, Any] | None
+    folder: RunFolder,
+    recipe: Recipe,
+    history: Sequence[dict[str, Any]],
+    best: dict[str, Any] | None,
+    *,
+    dataset: dict[str, Any],
 ) -> None:
-    """Write ``metrics.csv`` and ``metrics.json`` of the finished epochs."""
+    """Write ``metrics.csv`` and ``metrics.json`` of the finished epochs.
+
+    Args:
+        folder: of the run.
+        recipe: of the run.
+        history: one row per finished epoch.
+        best: that with the best mAP.
+        dataset: facts on the data set, see :func:`pyreid.training.engine.describe_dataset`.
+    """
     columns = ["epoch", "step", "lr", "loss", *term_names(recipe.losses), "grad_norm", *SCORES]
-    columns += sorted({name for row in history for name in row} - set(columns))  # of averaged models, in the last row
+    columns += sorted({name for row in history for name in row} - set(columns))  # those of the last evaluation
     write_csv(folder.metrics_csv, history, columns)
     evaluated = [row for row in history if "mAP" in row]
+    last = evaluated[-1] if evaluated else {}
     metrics = {
         "recipe": recipe.name,
+        "dataset": dataset,
         "epochs": len(history),
-        "best": best,
-        "last": evaluated[-1] if evaluated else None,
+        "finished": is_finished(history, recipe.trainer),
+        "best": plain_part(best) if best is not None else None,
+        "last": plain_part(last) or None,
+        "reranked": part_of_row(last, "reranked"),
+        "stages": part_of_row(last, "stages"),
         "settings": recipe.evaluation.model_dump(mode="json"),
         "paper": recipe.paper.model_dump(mode="json") if recipe.paper is not None else None,
     }

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyreid.training.settings.trainer import EarlyStoppingSettings
+from pyreid.training.settings.trainer import EarlyStoppingSettings, TrainerSettings
 
 
 def has_stalled(history: Sequence[Mapping[str, Any]], settings: EarlyStoppingSettings | None) -> bool:
@@ -27,3 +27,8 @@ def has_stalled(history: Sequence[Mapping[str, Any]], settings: EarlyStoppingSet
         else:
             waited += 1
     return waited >= settings.patience
+
+
+def is_finished(history: Sequence[Mapping[str, Any]], settings: TrainerSettings) -> bool:
+    """Whether a run has all its epochs, or has stopped early."""
+    return len(history) == settings.epochs or has_stalled(history, settings.early_stopping)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ from pyreid.data import load_dataset
 from pyreid.errors import RecipeError, TrainingError
 from pyreid.models import create_model
 from pyreid.training.devices import check_devices, device_of_rank, on_gpu
-from pyreid.training.early_stopping import has_stalled
+from pyreid.training.early_stopping import has_stalled, is_finished
+from pyreid.training.last_evaluation import FurtherResults, check_further
 from pyreid.training.preflight import check_losses, check_training_data, fingerprint
 from pyreid.training.processes import Ranks, agree, current_ranks, from_first, joined
 from pyreid.training.recipe import Recipe
@@ -46,6 +47,8 @@ class TrainingResult:
         last_checkpoint: file with everything after the last epoch.
         metrics_csv: file with the history.
         evaluation: the evaluation after the last epoch; None when a finished run was resumed.
+        reranked: that of re-ranked distances, with ``evaluation.rerank``; likewise.
+        stages: those of the model's exits by name, with ``evaluation.stages``; empty when a finished run was resumed.
         stopped_early: whether ``trainer.early_stopping`` ended the run.
     """
 
@@ -58,6 +61,8 @@ class TrainingResult:
     last_checkpoint: Path
     metrics_csv: Path
     evaluation: EvaluationResult | RepeatedResult | None
+    reranked: EvaluationResult | RepeatedResult | None = None
+    stages: Mapping[str, EvaluationResult | RepeatedResult] = field(default_factory=dict)
     stopped_early: bool = False
 
 
@@ -142,18 +147,14 @@ def _train(
     agree(error)
 
     saved = parts.checkpoint["pyreid"] if parts.checkpoint is not None else None
-    if saved is not None and _is_finished(saved["history"], recipe):
+    if saved is not None and is_finished(saved["history"], recipe.trainer):
         history = saved["history"]
         best = next((row for row in history if row["epoch"] == saved["best_epoch"]), None)
         if ranks.rank == 0:
-            write_metrics(folder, recipe, history, best)
-        return _result(recipe, folder, history, best, None)
+            write_metrics(folder, recipe, history, best, dataset=parts.facts["dataset"])
+        return _result(recipe, folder, history, best, None, FurtherResults())
     seed_rank(recipe.seed, ranks.rank)
     return _fit(recipe, folder, parts, ranks, progress)
-
-
-def _is_finished(history: list[dict[str, Any]], recipe: Recipe) -> bool:
-    return len(history) == recipe.trainer.epochs or has_stalled(history, recipe.trainer.early_stopping)
 
 
 def _run_id(recipe: Recipe, checkpoint: dict[str, Any] | None) -> str | None:
@@ -168,7 +169,6 @@ def _run_id(recipe: Recipe, checkpoint: dict[str, Any] | None) -> str | None:
 def _prepare(recipe: Recipe, folder: RunFolder, ranks: Ranks, resume: bool, overwrite: bool) -> _Parts:
     """Everything that can fail before the first step; no file is written."""
     from pyreid.training.datamodule import ReIDDataModule, image_input
-    from pyreid.training.features import choose_protocol
     from pyreid.training.loggers import check_logger
     from pyreid.training.objectives import Objective, needs_classifier
     from pyreid.training.randomness import seed_everything
@@ -181,7 +181,7 @@ def _prepare(recipe: Recipe, folder: RunFolder, ranks: Ranks, resume: bool, over
             warnings.simplefilter("ignore")  # rank 0 says the same
         dataset = open_dataset(recipe)
         check_training_data(dataset, recipe)
-    choose_protocol(dataset, recipe.evaluation)
+    facts = {"dataset": describe_dataset(dataset, recipe)}
     checkpoint = None
     if resume:
         checkpoint = load_checkpoint(folder.last_checkpoint)
@@ -192,6 +192,7 @@ def _prepare(recipe: Recipe, folder: RunFolder, ranks: Ranks, resume: bool, over
     weights = None if resume else recipe.model.weights
     classes = num_classes if needs_classifier(recipe.losses) else 0
     model = create_model(recipe.model.name, num_classes=classes, weights=weights, **recipe.model.overrides)
+    check_further(recipe.evaluation, dataset, model)
     images = image_input(model, recipe.data)
     data = ReIDDataModule(dataset, recipe, images)
     if not len(data.sampler):
@@ -200,13 +201,32 @@ def _prepare(recipe: Recipe, folder: RunFolder, ranks: Ranks, resume: bool, over
         )
     widths = check_losses(model, data, recipe, num_classes=num_classes)
     objective = Objective(recipe.losses, num_classes=num_classes, widths=widths, weighting=recipe.loss_weighting)
-    facts = {
+    facts |= {
         "num_classes": num_classes,
         "fingerprint": fingerprint(dataset),
         "world": ranks.world,
         "run_id": _run_id(recipe, checkpoint),
     }
     return _Parts(dataset=dataset, model=model, objective=objective, data=data, facts=facts, checkpoint=checkpoint)
+
+
+def describe_dataset(dataset: ReIDDataset, recipe: Recipe) -> dict[str, Any]:
+    """For ``metrics.json``: the data set's name, whether it is a synthetic one, and the rule it is evaluated by.
+
+    Raises:
+        RecipeError: the data set has no such protocol.
+    """
+    from pyreid.data.layouts import synthetic_manifest
+    from pyreid.training.features import choose_protocol
+
+    protocol = choose_protocol(dataset, recipe.evaluation)
+    return {
+        "name": dataset.name,
+        "synthetic": synthetic_manifest(dataset.root, dataset.name) is not None,
+        "protocol": protocol.name,
+        "ap": protocol.ap,
+        "no_match": protocol.no_match,
+    }
 
 
 def open_dataset(recipe: Recipe) -> ReIDDataset:
@@ -246,7 +266,7 @@ def _fit(recipe: Recipe, folder: RunFolder, parts: _Parts, ranks: Ranks, progres
     with _quiet_lightning(), _restored_globals():
         trainer = _make_trainer(recipe, folder, callbacks, ranks, facts["run_id"], resumed_after=finished_steps)
         _run(trainer, module, parts.data, folder.last_checkpoint if finished_steps else None)
-    return _result(recipe, folder, recorder.history, recorder.best, recorder.result)
+    return _result(recipe, folder, recorder.history, recorder.best, recorder.result, recorder.further)
 
 
 def _make_trainer(
@@ -300,6 +320,7 @@ def _result(
     history: list[dict[str, Any]],
     best: dict[str, Any] | None,
     evaluation: EvaluationResult | RepeatedResult | None,
+    further: FurtherResults,
 ) -> TrainingResult:
     evaluated = [row for row in history if "mAP" in row]
     if best is None:
@@ -314,6 +335,8 @@ def _result(
         last_checkpoint=folder.last_checkpoint,
         metrics_csv=folder.metrics_csv,
         evaluation=evaluation,
+        reranked=further.reranked,
+        stages=further.stages,
         stopped_early=has_stalled(history, recipe.trainer.early_stopping),
     )
 

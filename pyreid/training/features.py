@@ -259,7 +259,7 @@ def evaluate_features(
         settings: the ``evaluation`` part of a recipe.
         protocol: from :func:`choose_protocol`; by default image to image, with the settings' AP and no-match.
         seed: of random galleries.
-        device: where to compute; not used with ``rerank``, which is computed on the CPU.
+        device: where to compute.
         rerank: ranks by another distance.
         progress: show a progress bar.
     """
@@ -274,7 +274,7 @@ def evaluate_features(
         max_rank=settings.max_rank,
         seed=seed,
         rerank=rerank,
-        device=None if rerank is not None else device,
+        device=device,
         progress=progress,
     )
 

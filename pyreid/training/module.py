@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from pyreid.losses import after_step, main_parameters, own_optimizer
 from pyreid.training.optimizers import make_optimizer, set_beta1
 from pyreid.training.recipe import Recipe
-from pyreid.training.schedules import make_schedule
+from pyreid.training.schedules import dropout_is_off, make_schedule, steps_of
 
 if TYPE_CHECKING:
     from pyreid.data import Sample
@@ -63,8 +62,7 @@ class ReIDModule(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Switch dropout off where the recipe says so; it is no part of the weights, so a resumed run does it again."""
-        until = self.recipe.model.dropout_until
-        if until is not None and self.trainer.current_epoch >= until:
+        if dropout_is_off(self.trainer.current_epoch, self.recipe.model.dropout_until):
             for module in self.model.modules():
                 if isinstance(module, nn.Dropout):
                     module.p = 0.0
@@ -98,6 +96,6 @@ class ReIDModule(L.LightningModule):
                 "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "epoch"},
             }
         assert trainer.iterations_per_epoch is not None  # the recipe has been checked
-        steps = math.ceil(trainer.iterations_per_epoch / trainer.accumulate)
+        steps = steps_of(trainer.iterations_per_epoch, trainer.accumulate)
         scheduler = LambdaLR(optimizer, lambda step: factor(step / steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -26,11 +26,18 @@ def make_optimizer(
     return _CLASSES[settings.type](parameters, **options)
 
 
+def beta1_at(settings: OptimizerSettings, epoch: float) -> float | None:
+    """Adam's beta1 when so many epochs are done (a fraction); None where the recipe does not change it."""
+    if not isinstance(settings, AdamSettings | AdamWSettings) or settings.late_beta1 is None:
+        return None
+    late = settings.late_beta1
+    return late.value if epoch >= late.epoch else settings.betas[0]
+
+
 def set_beta1(optimizer: torch.optim.Optimizer, settings: OptimizerSettings, epoch: float) -> None:
     """Give Adam the beta1 that the recipe has for this epoch (a fraction, from 0); others are left alone."""
-    if not isinstance(settings, AdamSettings | AdamWSettings) or settings.late_beta1 is None:
+    beta1 = beta1_at(settings, epoch)
+    if beta1 is None:
         return
-    late = settings.late_beta1
-    beta1 = late.value if epoch >= late.epoch else settings.betas[0]
     for group in optimizer.param_groups:
         group["betas"] = (beta1, group["betas"][1])

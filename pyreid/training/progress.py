@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -10,6 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from pyreid.training.callbacks import EpochRecorder, StepMonitor
+from pyreid.training.scores import part_of_row
+
+
+def score_parts(row: Mapping[str, Any]) -> list[str]:
+    """mAP and rank-1 of a row for people, as far as they are there."""
+    shown = (("mAP", "mAP"), ("rank1", "rank-1"))
+    return [f"{title} {100 * row[name]:.2f}%" for name, title in shown if name in row]
 
 
 class TrainingProgress(L.Callback):
@@ -48,9 +56,12 @@ class TrainingProgress(L.Callback):
         row = self._recorder.history[-1]
         parts = [f"epoch {row['epoch']}/{trainer.max_epochs}", f"loss {row['loss']:.4f}", f"lr {row['lr']:.2e}"]
         if "mAP" in row:
-            parts += [f"mAP {100 * row['mAP']:.2f}%", f"rank-1 {100 * row['rank1']:.2f}%"]
+            parts += score_parts(row)
         parts.append(f"{time.perf_counter() - self._began:.1f} s")
         self.console.print("  ".join(parts), highlight=False)
+        reranked, stages = part_of_row(row, "reranked"), part_of_row(row, "stages")
+        for name, found in (({"re-ranked": reranked} if reranked else {}) | (stages or {})).items():
+            self.console.print("  ".join([f"  {name}", *score_parts(found)]), highlight=False)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._stop()

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from pyreid.ops._checks import Metric
 
 
+def can_rerank(protocol: Protocol) -> bool:
+    """Whether the protocol ranks a gallery by distances, which can be re-ranked."""
+    return protocol.function in ("evaluate", "pool_tracks")
+
+
 def evaluate_protocol(
     features: TestFeatures,
     protocol: Protocol,
@@ -36,7 +41,7 @@ def evaluate_protocol(
         metric: as for :func:`pyreid.evaluate`.
         max_rank: length of the CMC curve.
         seed: of the random galleries.
-        rerank: ranks by another distance, on the CPU; images and pooled tracks only.
+        rerank: ranks by another distance; images and pooled tracks only.
         device: where to compute.
         progress: show a progress bar.
 
@@ -45,7 +50,7 @@ def evaluate_protocol(
     """
     from pyreid.evaluation import evaluate, evaluate_random_gallery, evaluate_tracks, pool_tracks
 
-    if rerank is not None and protocol.function in ("evaluate_random_gallery", "evaluate_tracks"):
+    if rerank is not None and not can_rerank(protocol):
         raise ValueError(f"rerank: the protocol {protocol.name!r} has no re-ranking, expected None")
     if protocol.function == "evaluate_random_gallery":
         return evaluate_random_gallery(
@@ -97,6 +102,6 @@ def evaluate_protocol(
         no_match=protocol.no_match,
         max_rank=max_rank,
         rerank=rerank,
-        device=None if rerank is not None else device,
+        device=device,
         progress=progress,
     )

@@ -16,8 +16,7 @@ from pyreid.training.engine import TrainingResult, train
 from pyreid.training.processes import agree, current_ranks, from_first, joined
 from pyreid.training.recipe import Recipe
 from pyreid.training.run_folder import RunFolder
-
-_SCORES = ("mAP", "rank1", "rank5", "rank10", "mINP")
+from pyreid.training.scores import SCORES, is_score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +26,7 @@ class RepeatedTraining:
     Attributes:
         runs: their results, in the order of the seeds.
         last: by score: mean and sample standard deviation over the last evaluations of the runs, in 0..1; NaN for the
-            deviation of one run.
+            deviation of one run. What only a last evaluation has stands under ``reranked.mAP`` and so on.
         best: likewise over the evaluations with the best mAP, which are chosen by the test set.
         file: with all of it, ``repeat.json``.
     """
@@ -122,7 +121,8 @@ def _rows(results: Sequence[TrainingResult]) -> tuple[list[dict[str, Any]], list
 
 def _statistics(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float]]:
     found = {}
-    for name in _SCORES:
+    further = dict.fromkeys(name for row in rows for name in row if is_score(name) and name not in SCORES)
+    for name in (*SCORES, *further):
         values = [float(row[name]) for row in rows if name in row]
         if len(values) == len(rows):
             found[name] = (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan)
@@ -143,7 +143,7 @@ def _to_dict(recipe: Recipe, seeds: Sequence[int], found: RepeatedTraining) -> d
             "folder": result.output_dir.name,
             "seed": seed,
             "last": {name: end[name] for name in names},
-            "best": {name: top[name] for name in names},
+            "best": {name: top[name] for name in names if name in top},
         }
         for seed, result, end, top in zip(seeds, found.runs, last, best, strict=True)
     ]

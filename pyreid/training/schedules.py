@@ -56,6 +56,16 @@ def cosine_cycles(epoch: float, *, length: int, count: int, lr: float, decay: fl
     return min_lr + 0.5 * (peak - min_lr) * (1.0 + math.cos(math.pi * (epoch - cycle * length) / length))
 
 
+def dropout_is_off(epoch: float, until: int | None) -> bool:
+    """Whether ``model.dropout_until`` has switched dropout off when so many epochs are done (RMNet, Sect. V)."""
+    return until is not None and epoch >= until
+
+
+def steps_of(batches: int, accumulate: int) -> int:
+    """Optimiser steps of an epoch of so many batches, ``accumulate`` of which make a step; the last may have fewer."""
+    return math.ceil(batches / accumulate)
+
+
 def make_schedule(settings: ScheduleSettings, *, lr: float, epochs: int) -> Callable[[float], float]:
     """The factor of the learning rate as a function of the epoch.
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pyreid.data import ReIDDataset
     from pyreid.data.protocol import Protocol
     from pyreid.evaluation import EvaluationResult, RepeatedResult
+    from pyreid.evaluation.evaluator import Reranker
     from pyreid.inference.images import ImageInput
     from pyreid.models.base import ReIDModel
     from pyreid.training.settings.trainer import EvaluationSettings
@@ -88,17 +89,18 @@ def evaluate_own_features(
     *,
     seed: int = 0,
     device: torch.device | None = None,
+    rerank: Reranker | None = None,
 ) -> EvaluationResult | RepeatedResult:
     """The evaluation of the features of all ranks, on every rank: sharded where the protocol ranks images.
 
-    Other protocols are computed by rank 0, with the features of all.
+    Other protocols, and re-ranked distances, are computed by rank 0, with the features of all.
     """
     from pyreid.evaluation import evaluate_sharded
 
     protocol = choose_protocol(dataset, settings)
     if not several():
-        return evaluate_features(features, settings, protocol=protocol, seed=seed, device=device)
-    if protocol.function == "evaluate":
+        return evaluate_features(features, settings, protocol=protocol, seed=seed, device=device, rerank=rerank)
+    if protocol.function == "evaluate" and rerank is None:
         return evaluate_sharded(
             features.query,
             features.gallery,
@@ -112,7 +114,7 @@ def evaluate_own_features(
             max_rank=settings.max_rank,
             device=device,
         )
-    return _by_first(_all_features(features), settings, protocol, seed, device)
+    return _by_first(_all_features(features), settings, protocol, seed, device, rerank)
 
 
 def _by_first(
@@ -121,12 +123,13 @@ def _by_first(
     protocol: Protocol,
     seed: int,
     device: torch.device | None,
+    rerank: Reranker | None,
 ) -> EvaluationResult | RepeatedResult:
     result: Any = None
     error = None
     if dist.get_rank() == 0:
         try:
-            result = evaluate_features(features, settings, protocol=protocol, seed=seed, device=device)
+            result = evaluate_features(features, settings, protocol=protocol, seed=seed, device=device, rerank=rerank)
         except Exception as problem:
             error = problem
     agree(error)

@@ -83,6 +83,42 @@ def test_a_runs_folder_evaluates_its_best_weights(run: Path, tmp_path: Path) -> 
     assert _map_of(json.loads(out.read_text())) == pytest.approx(best, abs=1e-12)
 
 
+def test_a_recipe_that_re_ranks_prints_both(run: Path, tmp_path: Path) -> None:
+    settings = ["evaluation.rerank={k1: 4, k2: 2}"]
+    out = tmp_path / "out.json"
+    plain = CliRunner().invoke(app, [str(run)])
+    result = CliRunner().invoke(app, [str(run), *settings, "--json", str(out)])
+    assert result.exit_code == 0, result.output
+    tables = result.stdout.split("\n\n")
+    assert len(tables) == 2
+    assert tables[0] in plain.stdout
+    assert ("re-ranked" in tables[0], "re-ranked" in tables[1]) == (False, True)
+    assert "rerank" not in json.loads(out.read_text())["settings"]
+    # The option asks for the re-ranked alone, by its own parameters.
+    alone = CliRunner().invoke(app, [str(run), *settings, "--rerank", "--k1", "3", "--json", str(out)])
+    assert alone.exit_code == 0, alone.output
+    assert alone.stdout.count("mAP") == 1
+    assert json.loads(out.read_text())["settings"]["rerank"]["k1"] == 3
+
+
+def test_a_recipe_with_exits_prints_each(run: Path, tmp_path: Path) -> None:
+    from pyreid.models import create_model
+
+    model = "{name: dare_r50, overrides: {backbone: resnet10t, fc_dim: 16, embedding_dim: 8}}"
+    network = create_model("dare_r50", backbone="resnet10t", fc_dim=16, embedding_dim=8)
+    weights = tmp_path / "dare.pt"
+    torch.save(network.state_dict(), weights)
+    data = load_recipe(run / "recipe.yaml").data.root
+    settings = [f"data.root={data}", "data.size=[32, 32]", f"model={model}", "losses=[{type: batch_soft_triplet}]"]
+    result = CliRunner().invoke(app, ["demo", *settings, "evaluation.stages=true", "--weights", str(weights)])
+    assert result.exit_code == 0, result.output
+    first, *exits = result.stdout.split("\n\n")
+    assert [text.splitlines()[0] for text in exits] == [f"exit {name}" for name in network.exit_names]
+    assert exits[-1].splitlines()[1:] == first.splitlines()
+    refused = CliRunner().invoke(app, [str(run), "evaluation.stages=true"])
+    assert "has no exits" in str(refused.exception)
+
+
 def test_options_change_the_recipes_evaluation(run: Path, tmp_path: Path) -> None:
     features = tmp_path / "features.npz"
     command = [str(run), "--metric", "cosine", "--ap", "step", "--max-rank", "7", "--json", str(tmp_path / "out.json")]

@@ -8,16 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 
-from pyreid.data import RandomIdentitySampler, load_dataset
+from pyreid.data import RandomIdentitySampler, SampleKey, load_dataset
+from pyreid.data.hard_samples import HardSampleSampler
 from pyreid.errors import DatasetError, RecipeError, TrainingError
 from pyreid.models import create_model, load_weights
+from pyreid.retrieval import KReciprocal
 from pyreid.training import Recipe, evaluate_model, load_recipe, train
 from pyreid.training.callbacks import EpochRecorder
 from pyreid.training.datamodule import image_input
+from pyreid.training.features import choose_protocol, evaluate_features, extract_test_features
+from pyreid.training.last_evaluation import evaluate_further
 from pyreid.training.module import ReIDModule
 from python_tests.ranks import meet, part, run_ranks
 from python_tests.training.test_resume import PowerCut, assert_same
@@ -37,6 +42,21 @@ CENTRES = (
     LOSSES,
     "loss_weighting.mode=balanced",
     "optimizer={type: sgd, lr: 1e-2}",
+)
+
+
+# Rounds of hard sample mining, weights averaged over cycles, and all that the last evaluation can report.
+EVERYTHING = (
+    "data.size=[32, 32]",
+    "data.pad=0",
+    "sampler={num_ids: 3, num_instances: 2}",
+    "model={name: dare_r50, overrides: {backbone: resnet10t, fc_dim: 16, embedding_dim: 8}}",
+    "losses=[{type: cross_entropy}, {type: center, embedding: embedding}]",
+    "mining={per_identity: 4, terms: [center], full_after: 1}",
+    "schedule={decay: {type: constant}, cycles: {begin: 0, count: 2, length: 1, lr: 0.001}}",
+    "swag={samples: 1}",
+    "evaluation.rerank={k1: 4, k2: 2}",
+    "evaluation.stages=true",
 )
 
 
@@ -64,6 +84,11 @@ def work(rank: int, world: int, folder: str) -> None:
     def end(self: EpochRecorder, trainer: Any, module: Any) -> None:
         real_end(self, trainer, module)
         seen["state"] = {name: value.clone() for name, value in module.state_dict().items()}
+        states.append(seen["state"])
+
+    def keep(self: HardSampleSampler, scores: np.ndarray) -> list[SampleKey]:
+        rounds.append(scores)
+        return real_keep(self, scores)
 
     def poison(module: ReIDModule, batch: Any, batch_idx: int) -> torch.Tensor:
         loss = real_step(module, batch, batch_idx)
@@ -77,6 +102,9 @@ def work(rank: int, world: int, folder: str) -> None:
 
     trouble = ""
     indices: list[list[int]] = []
+    states: list[dict[str, torch.Tensor]] = []
+    rounds: list[np.ndarray] = []
+    real_keep = HardSampleSampler.keep
     EpochRecorder.on_train_epoch_end = end  # type: ignore[method-assign]
     ReIDModule.training_step = poison  # type: ignore[method-assign]
 
@@ -89,6 +117,11 @@ def work(rank: int, world: int, folder: str) -> None:
     indices = []
     go(centres, folder, "centres")
     seen["centres"] = seen.pop("state")
+
+    indices, states = [], []
+    HardSampleSampler.keep = keep  # type: ignore[method-assign]
+    seen["everything history"] = go(make(folder, "trainer.epochs=2", *EVERYTHING), folder, "everything").history
+    seen["everything"], seen["states"], seen["rounds"] = seen.pop("state"), [*states], (rounds, [*indices])
 
     trouble = "power"
     try:
@@ -144,7 +177,7 @@ def saved(folder: Path, name: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("run", ["plain", "centres"])
+@pytest.mark.parametrize("run", ["plain", "centres", "everything"])
 def test_all_ranks_end_with_the_same_bits(folder: Path, seen: list[dict[str, Any]], run: str) -> None:
     assert_same(seen[0][run], seen[1][run])
     assert_same(dict(saved(folder, run)["state_dict"]), seen[0][run])
@@ -175,6 +208,49 @@ def test_all_ranks_have_the_history_and_the_evaluation_of_one_process(folder: Pa
     one = evaluate_model(model, dataset, settings=recipe.evaluation, images=image_input(model, recipe.data))
     last = seen[0]["plain history"][-1]
     assert (one.map, one.rank(1), one.rank(5)) == (last["mAP"], last["rank1"], last["rank5"])
+
+
+def test_ranks_share_a_round_of_hard_sample_mining(folder: Path, seen: list[dict[str, Any]]) -> None:
+    dataset = load_dataset("market1501", folder / "market")
+    labels = [dataset.train_labels[record.pid] for record in dataset.train]
+    sampler = HardSampleSampler(labels, per_identity=4, num_ids=3, num_instances=2)
+    (first, _), (second, _) = seen[0]["rounds"], seen[1]["rounds"]
+    assert len(first) == len(second) == 2
+    plans = []
+    for epoch, (one, other) in enumerate(zip(first, second, strict=True)):
+        np.testing.assert_array_equal(one, other)  # the scores are rank 0's
+        sampler.set_epoch(epoch)
+        sampler.keep(one)
+        plans.append([[key.index for key in batch] for batch in sampler])
+        assert len(plans[-1]) == 4
+    for rank in range(2):
+        assert seen[rank]["rounds"][1] == [batch for plan in plans for batch in plan[rank::2]]
+
+
+def test_ranks_have_one_mean_of_the_weights_and_one_last_evaluation(folder: Path, seen: list[dict[str, Any]]) -> None:
+    assert seen[0]["everything history"] == seen[1]["everything history"]
+    last = seen[0]["everything history"][-1]
+    averaged = torch.load(folder / "everything/checkpoints/swa.ckpt", weights_only=True)["state_dict"]
+    one, other = ({k.removeprefix("model."): v for k, v in state.items()} for state in seen[1]["states"])
+    name = "fusion_weight"
+    assert not torch.equal(one[name], other[name])
+    torch.testing.assert_close(averaged[name], (one[name].double() + other[name].double()).float() / 2)
+
+    # One process finds the same numbers with the run's weights.
+    recipe = load_recipe(folder / "everything/recipe.yaml")
+    model = create_model("dare_r50", **recipe.model.overrides)
+    dataset = load_dataset("market1501", folder / "market")
+    images = image_input(model, recipe.data)
+    for checkpoint, prefix in (("last", ""), ("swa", "swa_")):
+        load_weights(model, folder / f"everything/checkpoints/{checkpoint}.ckpt")
+        features = extract_test_features(model, dataset, images=images, batch_size=3)
+        protocol = choose_protocol(dataset, recipe.evaluation)
+        found = evaluate_features(features, recipe.evaluation, protocol=protocol, rerank=KReciprocal(k1=4, k2=2))
+        assert last[f"reranked.{prefix}mAP"] == pytest.approx(found.map, abs=1e-9)
+        if not prefix:
+            further = evaluate_further(model, features, dataset, recipe.evaluation, images=images)
+            assert {key: last[key] for key in further.row()} == pytest.approx(further.row(), abs=1e-9)
+            assert len(further.stages) == 4
 
 
 def test_the_run_folder_is_complete(folder: Path) -> None:

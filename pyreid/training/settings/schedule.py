@@ -91,6 +91,11 @@ class CycleSettings(Settings):
         """The epoch after the last cycle."""
         return self.begin + self.count * self.length
 
+    @property
+    def ends(self) -> range:
+        """Epochs that are done at the end of each cycle."""
+        return range(self.begin + self.length, self.end + 1, self.length)
+
 
 class ScheduleSettings(Settings):
     """The learning rate over the epochs: a warm-up (or null) times a decay, and after that cycles (or null).
