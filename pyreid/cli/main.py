@@ -28,6 +28,7 @@ from pyreid.cli import (
     models,
     recipes,
     rerank,
+    results,
     search,
     synth,
     train,
@@ -55,6 +56,7 @@ app.command("rerank")(rerank.rerank)
 app.command("datasets")(datasets.datasets)
 app.command("models")(models.models)
 app.command("recipes")(recipes.recipes)
+app.command("results")(results.results)
 app.command("bench")(bench.bench)
 app.command("info")(info.info)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyreid.errors import require
+from pyreid.training.scores import is_score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +36,7 @@ def plot_training(
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
     known = {"epoch", "step", "lr", "loss", "grad_norm", "mAP", "rank1", "rank5", "rank10", "mINP"}
-    terms = [name for name in history[0] if name not in known]
+    terms = [name for name in history[0] if name not in known and not is_score(name)]
     left.plot(epochs, [row["loss"] for row in history], color="black", marker="o", label="loss")
     for term in terms:
         left.plot(epochs, [row[term] for row in history], linestyle="--", label=term)
