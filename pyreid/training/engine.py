@@ -181,7 +181,7 @@ def _prepare(recipe: Recipe, folder: RunFolder, ranks: Ranks, resume: bool, over
             warnings.simplefilter("ignore")  # rank 0 says the same
         dataset = open_dataset(recipe)
         check_training_data(dataset, recipe)
-    facts = {"dataset": describe_dataset(dataset, recipe)}
+    facts: dict[str, Any] = {"dataset": describe_dataset(dataset, recipe)}
     checkpoint = None
     if resume:
         checkpoint = load_checkpoint(folder.last_checkpoint)
