@@ -122,12 +122,13 @@ def _conditions(results: Mapping[str, Any]) -> str:
     batch = recipe["sampler"]["num_ids"] * recipe["sampler"]["num_instances"]
     steps = sorted({run["steps"] for run in runs})
     seconds = [run["cpu_seconds"] for run in runs if not run["resumed"]]
+    millions = sorted({f"{run['parameters'] / 1e6:.2f}" for run in runs}, key=float)
     took = f", a median of {statistics.median(seconds):.0f} s of one core each" if seconds else ""
     return (
         f"{text} Each has {recipe['trainer']['epochs']} epochs with batches of {batch} "
         f"({' or '.join(map(str, steps))} steps){took}; "
-        f"{min(run['parameters'] for run in runs) / 1e6:.1f} to {max(run['parameters'] for run in runs) / 1e6:.1f} "
-        f"million parameters; torch {', '.join(sorted({run['torch'] for run in runs}))}."
+        f"{' to '.join(dict.fromkeys((millions[0], millions[-1])))} million parameters; "
+        f"torch {', '.join(sorted({run['torch'] for run in runs}))}."
     )
 
 

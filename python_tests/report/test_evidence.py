@@ -85,9 +85,9 @@ def test_a_change_is_taken_seed_by_seed() -> None:
 def test_table_of_numbers_made_by_hand() -> None:
     runs = [
         record("vehicle", "baseline", 0, 0.2),
-        record("vehicle", "baseline", 1, 0.4),
+        record("vehicle", "baseline", 1, 0.4, cpu_seconds=4.0),
         record("vehicle", "dbam", 0, 0.5, resumed=True, cpu_seconds=900.0),
-        record("person", "baseline", 0, 0.99),
+        record("person", "baseline", 0, 0.99, cpu_seconds=6.0),
     ]
     text = tables(results(runs, "baseline", "dbam"))
     assert "| baseline, untrained | 2 | 5.0 ± 0.0 | 2.5 ± 0.0 | 1.2 ± 0.0 |  |" in text
@@ -96,7 +96,7 @@ def test_table_of_numbers_made_by_hand() -> None:
     assert "| + re-ranking | 1 | 60.0 | 30.0 | 15.0 | +10.0 |" in text
     assert "| baseline, re-ranked | 2 | 40.0 ± 14.1 | 20.0 ± 7.1 | 10.0 ± 3.5 | +10.0 ± 0.0 |" in text
     assert "99" not in text  # the person set is not asked for
-    assert "4 of 6 runs are finished. Each has 20 epochs with batches of 64 (8 steps), a median of 2 s" in text
+    assert "4 of 6 runs are finished. Each has 20 epochs with batches of 64 (8 steps), a median of 4 s" in text
 
 
 def test_a_row_without_runs_has_no_numbers() -> None:
