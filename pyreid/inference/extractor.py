@@ -19,6 +19,7 @@ from pyreid.inference.crops import Crops, check_crops, image_size
 from pyreid.inference.embedding import Flip, check_batch_size, check_flip, embed, embed_crops, evaluating
 from pyreid.inference.exported import EXPORTED_SUFFIXES, open_exported
 from pyreid.inference.images import ImageItems, as_items, name_of, resolve_input
+from pyreid.inference.weights import load_embedding_weights
 
 OnBatch = Callable[[int], None]
 
@@ -37,7 +38,9 @@ class FeatureExtractor:
     Args:
         model: a name that :func:`pyreid.list_models` gives, a module that maps images (N, 3, H, W) to embeddings
             (N, D) in ``eval()``, or an exported ``.onnx`` or OpenVINO ``.xml`` file, which runs on the CPU.
-        weights: a weights file for the model, see :func:`pyreid.models.load_weights`; with a name also ``"timm"``.
+        weights: a weights file for the model, see :func:`pyreid.models.load_weights`. It has to hold the whole network
+            but the classifier; a module that :func:`~pyreid.models.load_weights` gave a backbone is taken as it is.
+            With a name also ``"timm"``, ImageNet's backbone; a warning then tells of the fresh head.
             None: a module as it is, and a named model with fresh weights, of which a warning says so.
         device: where to compute. None: where the module is; for a name cuda where there is one, else the CPU.
         batch_size: images per forward pass; no more are decoded at once (and, per worker, two batches ahead).
@@ -57,7 +60,7 @@ class FeatureExtractor:
         ValueError: an unknown name, an argument out of range, or one that an exported file does not take.
         FileNotFoundError: there is no such exported file.
         pyreid.errors.ExportError: an exported file that cannot be read, or is not of pyreid.
-        pyreid.errors.WeightsError: the weights are not there or do not fit.
+        pyreid.errors.WeightsError: the weights are not there, do not fit, or hold a backbone only.
     """
 
     def __init__(
@@ -89,14 +92,14 @@ class FeatureExtractor:
 
             if weights is None:
                 warnings.warn(f"model: {model} has fresh weights; pass weights=", stacklevel=2)
-            self.model = create_model(model, weights=weights)
+            self.model = create_model(model)
+            if weights is not None:
+                load_embedding_weights(self.model, weights)
             device = device if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
         elif isinstance(model, nn.Module):
             self.model = model
             if weights is not None:
-                from pyreid.models import load_weights
-
-                load_weights(model, weights)
+                load_embedding_weights(model, weights)
         else:
             raise TypeError(
                 f"model: expected a name or a torch.nn.Module or an exported {', '.join(EXPORTED_SUFFIXES)} file, got "

@@ -40,7 +40,8 @@ def fold_batch_norm(model: nn.Module, *, input_size: tuple[int, int] | None = No
     """A copy of the model in evaluation mode, with every batch norm folded that follows a layer directly.
 
     Which batch norm follows which layer is read from a traced graph, not from names: the layer's output goes into the
-    batch norm and nowhere else, and both are used once. The copy's arithmetic is then compared with the model's in
+    batch norm and nowhere else, and both are used once. A batch norm behind a linear layer on sequences or maps, whose
+    features it would not normalise but their places, stays. The copy's arithmetic is then compared with the model's in
     float64. Training the copy makes no sense: it no longer normalises.
 
     RMNet without its calibration has 828,790 parameters before and 819,766 after, 0.82 million as the paper's deployed
@@ -111,6 +112,8 @@ def _find_pairs(model: nn.Module, size: tuple[int, int]) -> list[tuple[str, str]
         norm_name = _owner(norm.args[1:5], names)
         if layer_name is None or norm_name is None:
             continue
+        if _operator(layer) == "linear" and layer.meta["val"].dim() != 2:
+            continue  # its features are in the last dimension, and a batch norm's channels in the second
         if isinstance(model.get_submodule(layer_name), _LAYERS) and isinstance(model.get_submodule(norm_name), _NORMS):
             pairs.append((layer_name, norm_name))
     return pairs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,21 +45,29 @@ def resolve_input(
     """What is given, or else the model's own; ImageNet's mean and deviation for a model that has none.
 
     Raises:
-        ValueError: no size is given, and the model has none; or a value is out of range.
+        ValueError: no size is given, and the model has none; or a value is out of range, NaN or infinite.
     """
-    height_width = size or getattr(model, "default_input_size", None)
+    height_width = size if size is not None else getattr(model, "default_input_size", None)
     if height_width is None:
         raise ValueError(f"size: expected (height, width) for {type(model).__name__}, which has no default, got None")
-    if len(height_width) != 2 or min(height_width) < 1:
-        raise ValueError(f"size: expected a positive (height, width), got {height_width}")
-    means = tuple(mean if mean is not None else getattr(model, "pixel_mean", IMAGENET_MEAN))
-    deviations = tuple(std if std is not None else getattr(model, "pixel_std", IMAGENET_STD))
-    for name, values in (("mean", means), ("std", deviations)):
-        if len(values) != 3:
-            raise ValueError(f"{name}: expected 3 values, got {values}")
-    if min(deviations) <= 0:
+    pair = tuple(height_width)
+    if len(pair) != 2 or not all(side >= 1 and side % 1 == 0 for side in pair):
+        raise ValueError(f"size: expected a positive (height, width) in pixels, got {pair}")
+    means = _three("mean", mean if mean is not None else getattr(model, "pixel_mean", IMAGENET_MEAN))
+    deviations = _three("std", std if std is not None else getattr(model, "pixel_std", IMAGENET_STD))
+    if not all(0 <= value <= 1 for value in means):
+        raise ValueError(f"mean: expected values from 0 to 1, as RGB is divided by 255 before, got {means}")
+    if not all(0 < value < math.inf for value in deviations):
         raise ValueError(f"std: expected positive values, got {deviations}")
-    return ImageInput((int(height_width[0]), int(height_width[1])), means, deviations)
+    return ImageInput((int(pair[0]), int(pair[1])), means, deviations)
+
+
+def _three(name: str, values: Sequence[float]) -> tuple[float, float, float]:
+    """Plain floats, which a file's metadata and a recipe can hold, of numbers of any kind."""
+    plain = tuple(float(value) for value in values)
+    if len(plain) != 3:
+        raise ValueError(f"{name}: expected 3 values, got {plain}")
+    return plain
 
 
 def as_items(images: Any) -> list[Any]:

@@ -165,11 +165,26 @@ def test_wrong_images(images: Any, error: type[Exception], message: str) -> None
         ({"size": (0, 4)}, "size: expected a positive"),
         ({"std": (1, 1)}, "std: expected 3 values"),
         ({"std": (1, 0, 1)}, "std: expected positive values"),
+        ({"std": (1, np.nan, 1)}, "std: expected positive values, got"),
+        ({"std": (1, np.inf, 1)}, "std: expected positive values, got"),
+        ({"std": (1, -1, 1)}, "std: expected positive values, got"),
+        ({"mean": (0, np.nan, 0)}, "mean: expected values from 0 to 1"),
+        ({"mean": (0, 0, -np.inf)}, "mean: expected values from 0 to 1"),
+        ({"mean": (123.7, 116.3, 103.5)}, "mean: expected values from 0 to 1, as RGB is divided by 255 before"),
+        ({"size": (8.5, 4)}, "size: expected a positive"),
+        ({"size": (float("nan"), 4)}, "size: expected a positive"),
+        ({"size": ()}, "size: expected a positive"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pyreid.FeatureExtractor(Tiny(), **options)
+
+
+def test_mean_and_std_of_numpy_and_torch_are_plain_numbers() -> None:
+    look = pyreid.FeatureExtractor(Tiny(), mean=np.float32([0, 0.5, 1]), std=torch.tensor([1.0, 2.0, 3.0])).images
+    assert (look.mean, look.std) == ((0.0, 0.5, 1.0), (1.0, 2.0, 3.0))
+    assert all(type(value) is float for value in (*look.mean, *look.std))
 
 
 def test_models_of_another_kind(arrays: list[np.ndarray]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import pyreid
 from pyreid.errors import ExportError
 from pyreid.inference import fold, fold_batch_norm, fold_report
+from pyreid.layers.heads import make_head
 from python_tests.inference.networks import every_model, shorten_rmnet, small_size, warmed_up
 
 
@@ -121,6 +122,29 @@ def test_what_is_not_a_pair_stays(line: Any) -> None:
     model = Net(line, conv=nn.Conv2d(3, 3, 3, padding=1), bn=norm(3))
     folded = fold_batch_norm(model)
     assert fold_report(model, folded).kept == ("bn",)
+    check_same(model, folded)
+
+
+@pytest.mark.parametrize("width", [3, 5], ids=["as wide as the channels", "of another width"])
+@pytest.mark.parametrize("maps", [False, True])
+def test_a_norm_over_another_dimension_than_the_linear_layers_stays(width: int, maps: bool) -> None:
+    model = Net(
+        lambda net, x: net.bn(net.fc(x if maps else x.flatten(2))),
+        fc=nn.Linear(8 if maps else 64, width),
+        bn=norm(3, nn.BatchNorm2d if maps else nn.BatchNorm1d),
+    )
+    folded = fold_batch_norm(model)
+    assert fold_report(model, folded).kept == ("bn",)
+    check_same(model, folded)
+
+
+@pytest.mark.parametrize("kind", ["fc_bn_fc", "fc_bn_relu_dropout_fc", "fc_relu_bn_fc"])
+def test_heads(kind: Any) -> None:
+    head = make_head(kind, 192, 6, extra_fc=True)
+    head.bn = norm(6, nn.BatchNorm1d)
+    model = Net(lambda net, x: net.head(x.flatten(1)), head=head)
+    folded = fold_batch_norm(model)
+    assert bool(fold_report(model, folded).folded) is ("fc_bn" in kind)
     check_same(model, folded)
 
 
