@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyreid.layers.checks import check_map, check_width
+
 
 class CBAM(nn.Module):
     """Channel attention followed by spatial attention; both multiply by factors in (0, 1).
@@ -25,6 +27,7 @@ class CBAM(nn.Module):
 
     def __init__(self, channels: int, *, ratio: int = 16, kernel_size: int = 7, bias: bool = False) -> None:
         super().__init__()
+        check_width("channels", channels)
         if not 1 <= ratio <= channels:
             raise ValueError(f"ratio: got {ratio}, expected 1 to {channels} (the channels)")
         if kernel_size < 1 or kernel_size % 2 == 0:
@@ -35,6 +38,7 @@ class CBAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale ``x`` (N, C, H, W) by channel and then by pixel; the shape stays."""
+        check_map(x, self.reduce.in_features)
         x = x * torch.sigmoid(self._mlp(x.mean(dim=(2, 3))) + self._mlp(x.amax(dim=(2, 3))))[:, :, None, None]
         pools = torch.cat((x.amax(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)), dim=1)
         return x * torch.sigmoid(self.conv(pools))

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyreid.layers.checks import check_rows, check_width
+
 MaskMode = Literal["ste", "soft", "static_ste", "static_soft"]
 
 
@@ -32,11 +34,13 @@ class ChannelMask(nn.Module):
 
     def __init__(self, channels: int, *, mode: MaskMode = "ste", ratio: int = 8) -> None:
         super().__init__()
+        check_width("channels", channels)
         if mode not in ("ste", "soft", "static_ste", "static_soft"):
             raise ValueError(f"mode: got {mode!r}, expected 'ste', 'soft', 'static_ste' or 'static_soft'")
         if not 1 <= ratio <= channels:
             raise ValueError(f"ratio: got {ratio}, expected 1 to {channels} (the channels)")
         self.mode = mode
+        self.channels = channels
         self.is_static = mode.startswith("static")
         self.is_hard = mode.endswith("ste")
         if self.is_static:
@@ -48,6 +52,8 @@ class ChannelMask(nn.Module):
 
     def forward(self, avg: Tensor, maximum: Tensor) -> Tensor:
         """Mask (N, C), or (C,) if static, from the average and maximum pools (N, C) of the local features."""
+        check_rows(avg, self.channels, "avg")
+        check_rows(maximum, self.channels, "maximum")
         if self.is_static:
             logits = self.logits
         else:

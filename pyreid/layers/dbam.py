@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from pyreid import ops
 from pyreid.layers.channel_mask import ChannelMask, MaskMode
+from pyreid.layers.checks import check_map
 from pyreid.layers.global_attention import NEGATIVE_SLOPE, AttentionConv, gate_conv
 
 
@@ -30,6 +31,13 @@ class DBAM(nn.Module):
         self.mask = ChannelMask(channels, mode=mask, ratio=ratio)
 
     def forward(self, x: Tensor, identity: Tensor) -> Tensor:
-        """Join ``x``, the residual branch before the addition, and ``identity``, the shortcut: all (N, C, H, W)."""
+        """Join ``x``, the residual branch before the addition, and ``identity``, the shortcut: all (N, C, H, W).
+
+        Raises:
+            ValueError: other shapes.
+        """
+        check_map(x, self.conv1.out_channels)
+        if identity.shape != x.shape:
+            raise ValueError(f"identity: got shape {tuple(identity.shape)}, expected {tuple(x.shape)}, the shape of x")
         local, avg, maximum = ops.spatial_gate(x, self.conv1.weight, self.conv2.weight, negative_slope=NEGATIVE_SLOPE)
         return ops.masked_mix(local, x, identity, self.mask(avg, maximum))

@@ -45,6 +45,9 @@ class GeM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool ``x`` (N, C, H, W) or (N, C, L) to (N, C)."""
+        channels = self.p.numel()
+        if channels > 1 and (x.dim() not in (3, 4) or x.shape[1] != channels):
+            raise ValueError(f"x: got shape {tuple(x.shape)}, expected (N, {channels}, H, W) or (N, {channels}, L)")
         return ops.gem_pool(x, self.p.clamp(P_MIN, P_MAX), eps=self.eps)
 
     def extra_repr(self) -> str:

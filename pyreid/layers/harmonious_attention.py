@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyreid.layers.checks import check_map
 from pyreid.layers.conv_block import ConvBlock
+from pyreid.layers.embedding import full_precision
 
 # Four regions, one below the other.
 REGION_COUNT = 4
@@ -91,11 +93,13 @@ class HardAttention(nn.Module):
             self.fc.bias.copy_(torch.tensor([value for row in INITIAL_ROWS for value in (0.0, row)]))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Centers (N, 4, 2), as (x, y) in (-1, 1), from ``x`` (N, C, H, W); not in half precision under autocast."""
-        mean = x.mean(dim=(2, 3), dtype=self.fc.weight.dtype)
-        # Half precision is too coarse for a place in the image. A model on the meta device has no autocast.
+        """Centers (N, 4, 2), as (x, y) in (-1, 1), from ``x`` (N, C, H, W); never in half precision."""
+        # Half precision is too coarse for a place in the image, so weights in it are widened too.
+        weight, bias = full_precision(self.fc.weight), full_precision(self.fc.bias)
+        mean = x.mean(dim=(2, 3), dtype=weight.dtype)
+        # A model on the meta device has no autocast.
         with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
-            centers = self.fc(mean)
+            centers = F.linear(mean, weight, bias)
         return torch.tanh(centers).unflatten(1, (REGION_COUNT, 2))
 
 
@@ -109,6 +113,7 @@ class HarmoniousAttention(nn.Module):
 
     def __init__(self, channels: int, *, regions: bool = True) -> None:
         super().__init__()
+        self.channels = channels
         self.soft = SoftAttention(channels)
         self.hard = HardAttention(channels) if regions else None
 
@@ -116,5 +121,9 @@ class HarmoniousAttention(nn.Module):
         """The gated map (N, C, H, W) of ``x`` (N, C, H, W), and the centers (N, 4, 2) of its regions or None.
 
         :func:`~pyreid.layers.regions.sample_regions` cuts the regions out of a map of the caller's choice.
+
+        Raises:
+            ValueError: ``x`` has another shape.
         """
+        check_map(x, self.channels)
         return x * self.soft(x), None if self.hard is None else self.hard(x)

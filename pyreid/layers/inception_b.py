@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pyreid.layers.checks import check_map, check_width
 from pyreid.layers.conv_block import ConvBlock
 
 
@@ -21,8 +22,10 @@ class InceptionB(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
+        check_width("in_channels", in_channels)
         if out_channels < 4 or out_channels % 4:
             raise ValueError(f"out_channels: got {out_channels}, expected a positive multiple of 4")
+        self.in_channels = in_channels
         quarter = out_channels // 4
         self.branches = nn.ModuleList(
             (
@@ -38,4 +41,5 @@ class InceptionB(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """From (N, in_channels, H, W) to (N, out_channels, ceil(H / 2), ceil(W / 2))."""
+        check_map(x, self.in_channels)
         return torch.cat([branch(x) for branch in self.branches], dim=1)

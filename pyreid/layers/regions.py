@@ -10,22 +10,25 @@ from torch import Tensor
 
 
 def sample_regions(x: Tensor, centers: Tensor, *, size: tuple[int, int], scale: tuple[float, float]) -> Tensor:
-    """Cut regions of one size out of every map, by bilinear interpolation.
+    """Cut regions out of every map at its own size, then bring them to ``size``; both by bilinear interpolation.
+
+    The two steps are HA-CNN's. One, straight to ``size``, would give the same for regions whose samples fall on pixels,
+    as those of the start do along the width; elsewhere the first step smooths a little.
 
     Coordinates run from -1 at the center of the first pixel to 1 at the center of the last, so that four regions of
     height scale 1/4 at -0.75, -0.25, 0.25 and 0.75 are the four horizontal strips of the map. What lies outside the map
-    is 0.
+    is 0. The second step has the corners of both sizes in the same places.
 
     Computed in float32, or float64 if ``x`` is: in half precision a coordinate would be off by a good part of a pixel.
 
-    On CUDA the gradient of the map is summed in no fixed order, unless ``torch.use_deterministic_algorithms(True)``
-    asks for one: then two matrix products take the place of the gather. So they do in exported graphs, where some
-    runtimes gather wrongly in batches.
+    On CUDA the gradients of both steps are summed in no fixed order, unless
+    ``torch.use_deterministic_algorithms(True)`` asks for one: then two matrix products take their place. So they do in
+    exported graphs, where some runtimes gather wrongly in batches.
 
     Args:
         x: maps (N, C, H, W).
         centers: (N, R, 2), the centers (x, y) of R regions in each map.
-        size: (h, w) of a region in the result.
+        size: (h, w) of a region in the result; 1 takes the middle.
         scale: (height, width) of a region relative to the map's, in (0, 1].
 
     Returns:
@@ -37,14 +40,16 @@ def sample_regions(x: Tensor, centers: Tensor, *, size: tuple[int, int], scale: 
     _check_arguments(x, centers, size, scale)
     wide = x if x.dtype == torch.float64 else x.float()
     centers = centers.to(wide.dtype)
-    rows = centers[..., 1:] + scale[0] * _positions(size[0], wide)  # (N, R, h)
-    columns = centers[..., :1] + scale[1] * _positions(size[1], wide)  # (N, R, w)
-    deterministic = x.is_cuda and torch.are_deterministic_algorithms_enabled()
-    sample = _by_products if deterministic or torch.compiler.is_exporting() else _by_gather
-    return sample(wide, rows, columns).to(x.dtype)
+    rows = centers[..., 1:] + scale[0] * _positions(x.shape[2], wide)  # (N, R, H)
+    columns = centers[..., :1] + scale[1] * _positions(x.shape[3], wide)  # (N, R, W)
+    # Of a region of one row or column interpolate takes the first pixel, where the middle is meant.
+    by_products = 1 in size or torch.compiler.is_exporting()
+    by_products = by_products or (x.is_cuda and torch.are_deterministic_algorithms_enabled())
+    sample = _by_products if by_products else _by_gather
+    return sample(wide, rows, columns, size).to(x.dtype)
 
 
-def _by_gather(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def _by_gather(x: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int]) -> Tensor:
     (maps, channels), (_, regions, height), width = x.shape[:2], rows.shape, columns.shape[2]
     grid = torch.stack(
         (columns[:, :, None, :].expand(-1, -1, height, -1), rows[:, :, :, None].expand(-1, -1, -1, width)), dim=-1
@@ -52,16 +57,24 @@ def _by_gather(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     # The regions of a map lie below each other in one grid, which spares a copy of the map for each.
     found = F.grid_sample(x, grid.flatten(1, 2), mode="bilinear", padding_mode="zeros", align_corners=True)
     found = found.unflatten(2, (regions, height)).transpose(1, 2)
-    return found.reshape(maps * regions, channels, height, width)
+    found = found.reshape(maps * regions, channels, height, width)
+    return F.interpolate(found, size=size, mode="bilinear", align_corners=True)
 
 
-def _by_products(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """The same as matrix products: a crop along both axes is bilinear interpolation along the one, then the other."""
+def _by_products(x: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int]) -> Tensor:
+    """The same as matrix products: both steps are linear, and each is one along the rows and one along the columns."""
     with torch.autocast(x.device.type, enabled=False):
-        # Two products and no einsum of three: OpenVINO 2026.4 computes that one wrongly for more than one map.
-        across = x[:, None] @ _weights(columns, x.shape[3]).mT[:, :, None]  # (N, R, C, H, w)
-        found = _weights(rows, x.shape[2])[:, :, None] @ across
+        # Products of two and no einsum of three: OpenVINO 2026.4 computes that one wrongly for more than one map.
+        along_rows = _two_steps(rows, size[0])  # (N, R, h, H)
+        along_columns = _two_steps(columns, size[1])  # (N, R, w, W)
+        found = along_rows[:, :, None] @ (x[:, None] @ along_columns.mT[:, :, None])
     return found.flatten(0, 1)
+
+
+def _two_steps(positions: Tensor, size: int) -> Tensor:
+    """Weights (..., size, P) of the pixels of an axis in a region, sampled at ``positions`` (..., P) and resized."""
+    count = positions.shape[-1]
+    return _weights(_positions(size, positions), count) @ _weights(positions, count)
 
 
 def _weights(positions: Tensor, count: int) -> Tensor:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
+
+from pyreid.layers.checks import check_map, check_width
 
 Activation = Literal["elu", "relu"]
 
 
 def make_activation(name: Activation) -> nn.Module:
-    """A fresh in-place ELU or ReLU."""
+    """A fresh in-place ELU or ReLU.
+
+    Raises:
+        ValueError: another name.
+    """
+    if name not in get_args(Activation):
+        raise ValueError(f"activation: got {name!r}, expected one of {', '.join(map(repr, get_args(Activation)))}")
     return nn.ELU(inplace=True) if name == "elu" else nn.ReLU(inplace=True)
 
 
@@ -51,15 +59,23 @@ class RMBlock(nn.Module):
         out_channels: channels of the output, a multiple of 4; equal to ``in_channels`` at stride 1.
         stride: 1 or 2.
         activation: ``"elu"`` (the paper's) or ``"relu"``.
-        dropout: probability of zeroing an element of the residual branch in training.
+        dropout: probability of zeroing an element of the residual branch in training, in [0, 1).
+
+    Raises:
+        ValueError: an option does not fit; in the forward pass a map of another shape.
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, *, stride: int = 1, activation: Activation, dropout: float
     ) -> None:
         super().__init__()
-        if out_channels % 4:
-            raise ValueError(f"out_channels: got {out_channels}, expected a multiple of 4")
+        check_width("in_channels", in_channels)
+        if out_channels < 4 or out_channels % 4:
+            raise ValueError(f"out_channels: got {out_channels}, expected a positive multiple of 4")
+        if stride not in (1, 2):
+            raise ValueError(f"stride: got {stride}, expected 1 or 2")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout: got {dropout}, expected a value in [0, 1)")
         if stride == 1 and in_channels != out_channels:
             raise ValueError(f"out_channels: got {out_channels}, expected {in_channels} at stride 1")
         inner = out_channels // 4
@@ -75,5 +91,6 @@ class RMBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """From (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        check_map(x, self.reduce.conv.in_channels)
         branch = self.dropout(self.expand(self.spatial(self.reduce(x))))
         return self.act(branch + self.skip(x))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pyreid.layers.checks import check_map
 from pyreid.layers.rm_block import ConvBN
 from pyreid.layers.shuffle import channel_shuffle
 
@@ -20,6 +21,7 @@ class ShuffleA(nn.Module):
         super().__init__()
         if channels < 2 or channels % 2:
             raise ValueError(f"channels: got {channels}, expected a positive even number")
+        self.channels = channels
         half = channels // 2
         self.branch = nn.Sequential(
             ConvBN(half, half, 1, activation="relu"),
@@ -29,5 +31,6 @@ class ShuffleA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """From (N, C, H, W) to the same shape."""
+        check_map(x, self.channels)
         passed, changed = x.chunk(2, dim=1)
         return channel_shuffle(torch.cat((passed, self.branch(changed)), dim=1), 2)

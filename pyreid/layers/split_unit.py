@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from pyreid.layers.checks import check_map
 from pyreid.layers.rm_block import ConvBN
 from pyreid.layers.shuffle import split_even_odd
 from pyreid.layers.squeeze_excite import SqueezeExcite
@@ -72,6 +73,7 @@ class SplitUnit(nn.Module):
         self, branch: nn.Module, in_channels: int, *, kernel_size: int, stride: int, activation: UnitActivation
     ) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.shortcut: nn.Module | None = None
         if stride == 2:
             self.shortcut = nn.Sequential(
@@ -83,6 +85,7 @@ class SplitUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the unit to ``x`` (N, in_channels, H, W)."""
+        check_map(x, self.in_channels)
         if self.shortcut is None:
             kept, changed = split_even_odd(x)
             return torch.cat((kept, self.branch(changed)), dim=1)

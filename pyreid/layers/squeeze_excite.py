@@ -9,6 +9,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyreid.layers.checks import check_map
+
 ExciteGate = Literal["sigmoid", "hard_sigmoid"]
 
 DEFAULT_RATIO = 16
@@ -53,6 +55,7 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale the channels of ``x`` (N, C, H, W); the shape stays."""
+        check_map(x, self.reduce.in_features)
         hidden = F.relu(self.norm(self.reduce(x.mean(dim=(2, 3)))))
         logits = self.expand(hidden)
         scale = logits.sigmoid() if self.gate == "sigmoid" else F.hardsigmoid(logits)

@@ -35,20 +35,37 @@ def test_strips_cover_the_height_evenly(height: int, size: int) -> None:
 
 
 @pytest.mark.parametrize(("shape", "size"), [((80, 32), (24, 28)), ((40, 16), (12, 14)), ((20, 8), (6, 7))])
-def test_one_step_equals_sampling_at_full_size_and_resizing(shape: tuple[int, int], size: tuple[int, int]) -> None:
-    """HA-CNN samples a region at the map's size and then resizes it, with corners aligned in both."""
+def test_the_two_steps_of_hacnn(shape: tuple[int, int], size: tuple[int, int]) -> None:
+    """A region is sampled at the map's size by an affine grid, then resized, with corners aligned in both."""
     x = torch.randn(2, 3, *shape, dtype=torch.float64)
-    regions = sample_regions(x, STRIPS.double().expand(2, -1, -1), size=size, scale=QUARTER)
-    for strip, row in enumerate((-0.75, -0.25, 0.25, 0.75)):
-        theta = torch.tensor([[1, 0, 0], [0, 0.25, row]], dtype=torch.float64).expand(2, 2, 3)
+    centers = torch.tanh(torch.randn(2, 4, 2, dtype=torch.float64))
+    regions = sample_regions(x, centers, size=size, scale=QUARTER)
+    for region in range(4):
+        theta = torch.tensor([[1, 0, 0], [0, 0.25, 0]], dtype=torch.float64).repeat(2, 1, 1)
+        theta[:, :, 2] = centers[:, region]
         grid = F.affine_grid(theta, list(x.shape), align_corners=True)
         full = F.grid_sample(x, grid, align_corners=True)
         resized = F.interpolate(full, size=size, mode="bilinear", align_corners=True)
-        torch.testing.assert_close(regions[strip::4], resized, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(regions[region::4], resized, rtol=1e-9, atol=1e-9)
+
+
+def test_what_the_first_step_smooths() -> None:
+    """Half a pixel to the right, the first step leaves half of a single bright column on either side of its place."""
+    x = torch.zeros(1, 1, 3, 5)
+    x[..., 2] = 1.0
+    region = sample_regions(x, torch.tensor([[[0.25, 0.0]]]), size=(3, 9), scale=(1.0, 1.0))
+    # in one step the fourth value, 1/2 + 1/2 between the samples, would be the pixel itself, 1
+    torch.testing.assert_close(region[0, 0, 1], torch.tensor([0, 0.25, 0.5, 0.5, 0.5, 0.25, 0, 0, 0]))
 
 
 def by_loops(image: Tensor, center: Tensor, size: tuple[int, int], scale: tuple[float, float]) -> Tensor:
-    """Bilinear interpolation of one map (H, W), pixel by pixel."""
+    """A region of one map (H, W), pixel by pixel: sampled at the map's size, then resized."""
+    own: tuple[int, int] = (image.shape[0], image.shape[1])
+    return one_step(one_step(image, center, own, scale), torch.zeros(2), size, (1.0, 1.0))
+
+
+def one_step(image: Tensor, center: Tensor, size: tuple[int, int], scale: tuple[float, float]) -> Tensor:
+    """Bilinear interpolation of one map (H, W)."""
     height, width = image.shape
     out = torch.zeros(size, dtype=image.dtype)
     for i in range(size[0]):
@@ -77,9 +94,9 @@ def test_against_loops(size: tuple[int, int]) -> None:
 
 def test_products_equal_the_gather_with_their_gradients() -> None:
     x = torch.randn(2, 3, 6, 5, dtype=torch.float64, requires_grad=True)
-    rows = (2.4 * torch.rand(2, 4, 5, dtype=torch.float64) - 1.2).requires_grad_()
-    columns = (2.4 * torch.rand(2, 4, 3, dtype=torch.float64) - 1.2).requires_grad_()
-    found, expected = _by_products(x, rows, columns), _by_gather(x, rows, columns)
+    rows = (2.4 * torch.rand(2, 4, 6, dtype=torch.float64) - 1.2).requires_grad_()
+    columns = (2.4 * torch.rand(2, 4, 5, dtype=torch.float64) - 1.2).requires_grad_()
+    found, expected = _by_products(x, rows, columns, (5, 3)), _by_gather(x, rows, columns, (5, 3))
     torch.testing.assert_close(found, expected)
     weight = torch.randn_like(found)
     inputs = (x, rows, columns)

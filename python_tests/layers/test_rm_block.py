@@ -36,8 +36,21 @@ def test_dropout_acts_on_the_branch_only() -> None:
     torch.testing.assert_close(block(x), x)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"activation": "gelu"}, "activation: got 'gelu', expected one of 'elu', 'relu'"),
+        ({"stride": 3}, "stride: got 3, expected 1 or 2"),
+        ({"dropout": 1.0}, r"dropout: got 1.0, expected a value in \[0, 1\)"),
+    ],
+)
+def test_wrong_options(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RMBlock(8, 8, **({"activation": "elu", "dropout": 0.0} | options))  # type: ignore[arg-type]
+
+
 def test_wrong_widths() -> None:
-    with pytest.raises(ValueError, match="out_channels: got 10, expected a multiple of 4"):
+    with pytest.raises(ValueError, match="out_channels: got 10, expected a positive multiple of 4"):
         RMBlock(10, 10, activation="elu", dropout=0.0)
     with pytest.raises(ValueError, match="out_channels: got 8, expected 4 at stride 1"):
         RMBlock(4, 8, activation="elu", dropout=0.0)
