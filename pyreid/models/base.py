@@ -6,15 +6,17 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor, nn
 
-from pyreid.models.complexity import check_input_size, macs_of_steps
+from pyreid.models.complexity import CostCache, check_input_size, macs_of_steps
 from pyreid.models.config import ModelConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+CostSource = Literal["measured", "author"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,9 +63,11 @@ class ReIDModel(nn.Module):
         pixel_std: per-channel standard deviation that the input is normalised with.
         timm_backbones: the submodules that are timm's networks, with their names in timm.
         exit_names: the exits of :meth:`stages` in their order; empty for a model that cannot stop early.
+        author_costs: by input size, the costs that the authors of the model count for its exits; mostly empty.
     """
 
     min_input_size: tuple[int, int] = (1, 1)
+    author_costs: Mapping[tuple[int, int], tuple[int, ...]] = MappingProxyType({})
 
     def __init__(
         self,
@@ -84,8 +88,7 @@ class ReIDModel(nn.Module):
         self.pixel_std = pixel_std
         self.timm_backbones = dict(timm_backbones)
         self.exit_names = exit_names
-        self._macs_at_exits: dict[tuple[int, int], tuple[int, ...]] = {}  # by input size, as counting takes a while
-        self._costs_of_exits: dict[tuple[int, int], tuple[int, ...]] = {}
+        self._costs = CostCache()  # by kind and input size, as counting takes a while
 
     def stages(self, images: Tensor) -> Iterator[Exit]:
         """Embed images exit by exit, computing each only when it is asked for (DaRe, Sect. 4.1).
@@ -107,30 +110,53 @@ class ReIDModel(nn.Module):
             raise ValueError("stages: got a model in training mode, expected one in evaluation mode; call eval() first")
         check_images(images, min_size=self.min_input_size)
         size = (int(images.shape[2]), int(images.shape[3]))
-        if size not in self._macs_at_exits:
-            self._macs_at_exits[size] = macs_of_steps(self, lambda model, image: model._run_exits(image), size)
-        return self._measured_exits(images, self._macs_at_exits[size])
+        macs = self._costs.get(
+            self, ("cumulative", size), lambda: macs_of_steps(self, lambda model, image: model._run_exits(image), size)
+        )
+        return self._measured_exits(images, macs)
 
-    def exit_costs(self, input_size: tuple[int, int] | None = None) -> dict[str, int]:
+    def exit_costs(
+        self, input_size: tuple[int, int] | None = None, *, source: CostSource = "measured"
+    ) -> dict[str, int]:
         """What it costs to embed one image at each exit when it is known beforehand where to stop (DaRe, Sect. 4.2).
 
         Embeddings of earlier exits that the exit does not need are not computed. Costs are multiply-accumulates.
 
         Args:
             input_size: (H, W); by default ``default_input_size``.
+            source: ``"measured"`` on this network, or ``"author"``: the list that the authors' program has, for runs
+                that are compared with theirs. Only ``dare_r50`` at 256 x 128 has one.
 
         Returns:
             Name -> C_s, ascending; the last is the cost of ``model(images)``.
 
         Raises:
-            ValueError: the model has no exits, or the input size is not two integers from ``min_input_size`` up.
+            ValueError: the model has no exits, the input size is not two integers from ``min_input_size`` up, or the
+                source is unknown or has no costs for this model and size.
         """
         self._check_exits("exit_costs")
         size = check_input_size(self, input_size)
-        if size not in self._costs_of_exits:
-            totals = macs_of_steps(self, _each_exit_alone, size)
-            self._costs_of_exits[size] = tuple(total - before for before, total in itertools.pairwise((0, *totals)))
-        return dict(zip(self.exit_names, self._costs_of_exits[size], strict=True))
+        if source not in get_args(CostSource):
+            raise ValueError(f"source: got {source!r}, expected one of {', '.join(map(repr, get_args(CostSource)))}")
+        if source == "measured":
+            costs = self._costs.get(self, ("alone", size), lambda: self._measure_each_exit(size))
+        elif size in self.author_costs:
+            costs = self.author_costs[size]
+        else:
+            known = ", ".join(f"{height} x {width}" for height, width in self.author_costs)
+            raise ValueError(
+                f"source: got 'author' for {type(self).__name__} at {size[0]} x {size[1]}, expected "
+                + (
+                    f"the size {known}, for which the authors give costs"
+                    if known
+                    else "'measured': no others are known"
+                )
+            )
+        return dict(zip(self.exit_names, costs, strict=True))
+
+    def _measure_each_exit(self, size: tuple[int, int]) -> tuple[int, ...]:
+        totals = macs_of_steps(self, _each_exit_alone, size)
+        return tuple(total - before for before, total in itertools.pairwise((0, *totals)))
 
     def _run_exits(self, images: Tensor) -> Iterator[Tensor]:
         """The embeddings of all exits, lazily. Models with exits override it."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+import weakref
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import pyreid.ops  # noqa: F401  # makes torch.ops.pyreid
@@ -17,6 +19,21 @@ import pyreid.ops  # noqa: F401  # makes torch.ops.pyreid
 CLASSIFIER_PREFIX = "classifier."
 _Module = TypeVar("_Module", bound=nn.Module)
 _WEIGHTED_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+# In evaluation a norm is a factor and a summand for each element.
+_OPS_OF_NORM = 2
+_NORMS = frozenset(
+    ("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit",
+     "cudnn_batch_norm", "miopen_batch_norm", "native_layer_norm", "native_group_norm")
+)  # fmt: skip
+# An activation is one operation for each element, whatever the function, as the usual counters have it.
+_ACTIVATIONS = {
+    **dict.fromkeys(
+        ("relu", "leaky_relu", "elu", "prelu", "_prelu_kernel", "gelu", "silu", "hardswish", "hardtanh", "sigmoid",
+         "hardsigmoid", "tanh", "softplus", "_softmax"), 1),
+    "spatial_gate": 3,  # leaky ReLU, sigmoid and ReLU inside the operator
+    "masked_mix": 1,
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,12 +45,24 @@ class Complexity:
         weight_params: the part of ``params`` in weights of convolution and linear layers, without biases and norms.
         macs: multiply-accumulates of convolutions and matrix products, for one image in evaluation mode.
         flops: ``2 * macs``. Papers differ: SAFR, Compact-ReID and DaRe print MACs as "FLOPs", RMNet prints this.
+        folded_params: ``weight_params`` and a bias for each filter: what a network of convolutions with batch norms
+            keeps once those are folded, as deployed networks are counted.
+        norm_ops: operations of batch, layer and group norms, two for each element; in no other count.
+        activation_ops: operations of activations and gates, one for each element; in no other count.
     """
 
     params: int
     weight_params: int
     macs: int
     flops: int
+    folded_params: int
+    norm_ops: int
+    activation_ops: int
+
+    @property
+    def macs_and_norms(self) -> int:
+        """``macs + norm_ops``: with them Compact-ReID's networks come nearest to its Table 1."""
+        return self.macs + self.norm_ops
 
 
 def complexity(
@@ -42,8 +71,8 @@ def complexity(
     """Count a model's parameters and the cost of embedding one image.
 
     The model is copied to the meta device and run once there, so nothing is computed and ``model`` stays as it is.
-    Every convolution and matrix product that PyTorch executes is counted, from layers and functional calls alike; batch
-    norm, activations, pooling and element-wise products are not, as in the papers.
+    Every convolution and matrix product that PyTorch executes is counted, from layers and functional calls alike. Norms
+    and activations are counted apart; pooling, additions and element-wise products are not, as in the papers.
 
     Args:
         model: maps (1, 3, H, W) to anything in evaluation mode.
@@ -61,12 +90,19 @@ def complexity(
     skeleton = _meta_copy(model).eval()
     params = sum(p.numel() for name, p in skeleton.named_parameters() if include_classifier or not _in_classifier(name))
     weights = {id(weight): weight for weight in _layer_weights(skeleton, include_classifier=include_classifier)}
-    counter = _flop_counter()
-    with torch.no_grad(), counter:
+    counter, elementwise = _flop_counter(), _ElementwiseCounter()
+    with torch.no_grad(), elementwise, counter:
         skeleton(_image(skeleton, height, width))
     flops = int(counter.get_total_flops())
+    weight_params = sum(weight.numel() for weight in weights.values())
     return Complexity(
-        params=params, weight_params=sum(w.numel() for w in weights.values()), macs=flops // 2, flops=flops
+        params=params,
+        weight_params=weight_params,
+        macs=flops // 2,
+        flops=flops,
+        folded_params=weight_params + sum(len(weight) for weight in weights.values()),
+        norm_ops=elementwise.norm_ops,
+        activation_ops=elementwise.activation_ops,
     )
 
 
@@ -94,6 +130,52 @@ def macs_of_steps(
         for _ in run(skeleton, _image(skeleton, height, width)):
             totals.append(int(counter.get_total_flops()) // 2)
     return tuple(totals)
+
+
+class CostCache:
+    """Costs of one model, measured once and forgotten when a module of it is replaced, added or taken away.
+
+    What changes inside a module, such as the stride of a convolution, goes unseen. A copy starts empty.
+    """
+
+    def __init__(self) -> None:
+        self._modules: tuple[weakref.ref[nn.Module], ...] = ()
+        self._costs: dict[Hashable, tuple[int, ...]] = {}
+
+    def get(self, model: nn.Module, key: Hashable, measure: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:
+        """The costs under ``key``, from ``measure`` unless they are known for the modules that ``model`` has now."""
+        modules = tuple(model.modules())
+        # By reference, because a new module may get the address of one that is gone.
+        known = len(modules) == len(self._modules) and all(
+            reference() is module for reference, module in zip(self._modules, modules, strict=True)
+        )
+        if not known:
+            self._costs = {}
+            self._modules = tuple(map(weakref.ref, modules))
+        if key not in self._costs:
+            self._costs[key] = measure()
+        return self._costs[key]
+
+    def __reduce__(self) -> tuple[type[CostCache], tuple[()]]:
+        return CostCache, ()
+
+
+class _ElementwiseCounter(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it untyped
+    """Counts the operations of norms and activations that run inside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm_ops = 0
+        self.activation_ops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = func._overloadpacket.__name__
+        if name in _NORMS:
+            self.norm_ops += _OPS_OF_NORM * result[0].numel()
+        elif (count := _ACTIVATIONS.get(name.removesuffix("_"))) is not None:
+            self.activation_ops += count * (result[0] if isinstance(result, tuple) else result).numel()
+        return result
 
 
 def _flop_counter() -> FlopCounterMode:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyreid.layers.embedding import full_precision
+from pyreid.layers.embedding import full_precision, run_widened
 from pyreid.models.base import ModelOutput, ReIDModel, check_images
 from pyreid.models.config import ModelConfig
 from pyreid.models.registry import register_model
@@ -25,6 +25,9 @@ from pyreid.models.timm_backbones import has_stages, make_backbone, min_image_si
 INPUT_SIZE = (256, 128)
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 FUSION = "embedding"
+# What the authors' program charges for the exits, at 256 x 128. Their list is that of Caffe's ResNet-50, which has the
+# stride of a bottleneck in the first 1x1 convolution and not in the 3x3.
+AUTHOR_COSTS_R50 = (523_568_640, 1_150_094_336, 2_060_915_200, 2_542_295_040)
 # The baseline's networks in the order in which they run.
 ENSEMBLE = {"resnet18": "resnet18.tv_in1k", "resnet34": "resnet34.tv_in1k", "resnet50": "resnet50.tv_in1k"}
 
@@ -197,6 +200,8 @@ class DaRe(ReIDModel):
             exit_names=(*STAGES[:-1], FUSION),
         )
         self.min_input_size = (min_image_size(backbone),) * 2
+        if config.backbone.partition(".")[0] == "resnet50":
+            self.author_costs = {INPUT_SIZE: AUTHOR_COSTS_R50}
         self.backbone = backbone
         is_dense = hasattr(backbone, "features")
         self.heads = nn.ModuleList(
@@ -230,7 +235,7 @@ class DaRe(ReIDModel):
         embedding = embeddings[FUSION]
         if not self.training:
             return embedding
-        logits = {} if self.classifier is None else {"id": self.classifier(embedding)}
+        logits = {} if self.classifier is None else {"id": run_widened(self.classifier, embedding)}
         return ModelOutput(embeddings if self.config.deep_supervision else {FUSION: embedding}, logits)
 
     def embed_stages(self, images: Tensor) -> dict[str, Tensor]:
@@ -298,7 +303,7 @@ class TriNet(ReIDModel):
         if not self.training:
             return embedding
         return ModelOutput(
-            {"embedding": embedding}, {} if self.classifier is None else {"id": self.classifier(embedding)}
+            {"embedding": embedding}, {} if self.classifier is None else {"id": run_widened(self.classifier, embedding)}
         )
 
     def embed(self, images: Tensor) -> Tensor:
@@ -347,7 +352,9 @@ class TriNetEnsemble(ReIDModel):
         embedding = embeddings["embedding"]
         if not self.training:
             return embedding
-        return ModelOutput(embeddings, {} if self.classifier is None else {"id": self.classifier(embedding)})
+        return ModelOutput(
+            embeddings, {} if self.classifier is None else {"id": run_widened(self.classifier, embedding)}
+        )
 
     def _run_exits(self, images: Tensor) -> Iterator[Tensor]:
         for net in self.nets.values():

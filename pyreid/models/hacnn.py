@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pyreid.layers.conv_block import ConvBlock
-from pyreid.layers.embedding import full_precision, unit_length
+from pyreid.layers.embedding import full_precision, run_widened, unit_length
 from pyreid.layers.global_pool import Pooling, make_global_pool, pooled_width
 from pyreid.layers.harmonious_attention import REDUCTION, REGION_COUNT, HardAttention, HarmoniousAttention
 from pyreid.layers.inception_a import InceptionA
@@ -154,7 +154,7 @@ class Branch(nn.Module):
         features = full_precision(self.fc(pooled))
         if self.l2_norm:
             features = unit_length(features)
-        return features, self.neck(features)
+        return features, run_widened(self.neck, features)
 
 
 class HACNN(ReIDModel):
@@ -249,7 +249,8 @@ class HACNN(ReIDModel):
         logits = {}
         if self.classifier is not None:
             logits = {
-                name: self.config.logit_scale * self.classifier[_layer_name(name)](x) for name, x in necked.items()
+                name: self.config.logit_scale * run_widened(self.classifier[_layer_name(name)], x)
+                for name, x in necked.items()
             }
         return ModelOutput({**features, "embedding": embedding}, logits)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pyreid.layers.embedding import full_precision
+from pyreid.layers.embedding import full_precision, run_widened
 from pyreid.layers.necks import Neck, make_neck
 from pyreid.models.base import ModelOutput, ReIDModel
 
@@ -39,8 +39,8 @@ class NeckedModel(ReIDModel):
     def head(self, features: Tensor) -> ModelOutput | Tensor:
         """What the model returns for its features (N, D): see :class:`ReIDModel`; at least float32."""
         features = full_precision(features)
-        embedding = self.neck(features)
+        embedding = run_widened(self.neck, features)
         if not self.training:
             return embedding
-        logits = {} if self.classifier is None else {"id": self.classifier(self.dropout(embedding))}
+        logits = {} if self.classifier is None else {"id": run_widened(self.classifier, self.dropout(embedding))}
         return ModelOutput({"features": features, "embedding": embedding}, logits)

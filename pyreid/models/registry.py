@@ -40,7 +40,8 @@ class ModelEntry:
     Attributes:
         name: the model's name.
         summary: one line for people, the first of the function's docstring.
-        default_config: gives the default settings; its parameters (presets) are overrides too.
+        default_config: gives the default settings; its parameters (presets, and settings on which defaults of others
+            hang) are overrides too.
         parameters: names of the function's parameters.
         options: names of all overrides that ``create_model`` takes.
     """
@@ -84,7 +85,12 @@ def register_model(function: _Function) -> _Function:
     if not function.__doc__:
         raise ValueError(f"model {name!r} has no docstring; its first line is the summary that people see")
     parameters = tuple(inspect.signature(function).parameters)
-    fields = tuple(field.name for field in dataclasses.fields(function()) if field.name != "num_classes")
+    # A parameter that has the name of a field sets that field, and perhaps others that go with it.
+    fields = tuple(
+        field.name
+        for field in dataclasses.fields(function())
+        if field.name != "num_classes" and field.name not in parameters
+    )
     summary = function.__doc__.strip().splitlines()[0]
     _ENTRIES[name] = ModelEntry(name, summary, function, parameters, parameters + fields)
     return function

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pyreid.layers.embedding import CosineClassifier, unit_length
+from pyreid.layers.embedding import CosineClassifier, run_widened, unit_length
 from pyreid.layers.rm_block import Activation, ConvBN, RMBlock
 from pyreid.models.base import ModelOutput, ReIDModel, check_images
 from pyreid.models.config import ModelConfig, check_range
@@ -140,7 +140,7 @@ class RMNet(ReIDModel):
         # amax, because the backward pass of adaptive_max_pool2d is not deterministic on CUDA
         x = self.head(x.amax(dim=(2, 3), keepdim=True))
         local = unit_length(x.flatten(1))
-        embedding = local if self.config.calibration == "none" else unit_length(self.calibration(local))
+        embedding = local if self.config.calibration == "none" else unit_length(run_widened(self.calibration, local))
         if not self.training:
             return embedding
         logits = {} if self.classifier is None else {"id": self.classifier(embedding)}

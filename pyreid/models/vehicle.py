@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyreid.layers.cbam import CBAM
-from pyreid.layers.embedding import full_precision
+from pyreid.layers.embedding import full_precision, run_widened
 from pyreid.layers.heads import Head, make_head
 from pyreid.layers.squeeze_excite import SqueezeExcite
 from pyreid.models.base import ModelOutput, ReIDModel, check_images
@@ -248,10 +248,10 @@ class VehicleNet(ReIDModel):
         """
         check_images(images, min_size=self.min_input_size)
         features = full_precision(F.adaptive_avg_pool2d(self.feature_map(images), 1).flatten(1))
-        embedding = full_precision(self.head(features))
+        embedding = run_widened(self.head, features)
         if not self.training:
             return embedding
-        logits = {} if self.classifier is None else {"id": self.classifier(embedding)}
+        logits = {} if self.classifier is None else {"id": run_widened(self.classifier, embedding)}
         return ModelOutput({"embedding": embedding}, logits)
 
     def feature_map(self, images: Tensor) -> Tensor:

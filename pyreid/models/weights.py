@@ -66,8 +66,9 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], *, part: Part |
         What was loaded, kept and ignored.
 
     Raises:
-        pyreid.errors.WeightsError: the file cannot be read, or does not fit: the message lists missing, unexpected and
-            mis-shaped names.
+        pyreid.errors.WeightsError: the file cannot be read, does not fit (the message lists missing, unexpected and
+            mis-shaped names), or holds values that no weights are: NaN, infinite or complex ones, integers where the
+            model has real numbers, a variance below 0.
         pyreid.errors.MissingDependencyError: a ``.safetensors`` file without the package safetensors.
     """
     path = Path(path)
@@ -132,12 +133,16 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _check_values(state: Mapping[str, Tensor], path: Path) -> None:
-    """Raise unless all values are real and finite: NaN would go through training unseen."""
+    """Raise unless all values are real and finite, and variances at least 0: NaN would go through training unseen."""
     for name, value in state.items():
         if value.is_complex():
             raise WeightsError(f"weights: {path} holds complex numbers in {name}, expected real ones")
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise WeightsError(f"weights: {path} holds NaN or infinite values in {name}")
+        if name.endswith("running_var") and bool((value < 0).any()):
+            raise WeightsError(
+                f"weights: {path} holds {float(value.min()):.4g} in {name}, expected variances of 0 or more"
+            )
 
 
 def _find_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
@@ -145,12 +150,23 @@ def _find_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         for candidate in (*(content[key] for key in NESTED_KEYS if key in content), content):
             if isinstance(candidate, Mapping) and candidate and all(_is_entry(*item) for item in candidate.items()):
                 return dict(candidate)
-        found = f"a mapping with the keys {_listed(map(str, content))}"
+        found = _describe_mapping(content)
     else:
         found = f"an object of type {type(content).__name__}"
     raise WeightsError(
         f"weights: {path} holds {found}, expected tensors by name, alone or under {' or '.join(map(repr, NESTED_KEYS))}"
     )
+
+
+def _describe_mapping(content: Mapping[Any, Any]) -> str:
+    """What is wrong with a mapping that is no state dict: the one entry that is no tensor, or that none are."""
+    inner = next((content[key] for key in NESTED_KEYS if isinstance(content.get(key), Mapping)), content)
+    wrong = [key for key, value in inner.items() if not _is_entry(key, value)]
+    if wrong and len(wrong) < len(inner):
+        key = wrong[0]
+        what = type(inner[key]).__name__ if isinstance(key, str) else f"a name of type {type(key).__name__}"
+        return f"{what} under {key!r} among its tensors"
+    return f"a mapping with the keys {_listed(map(str, content))}"
 
 
 def _is_entry(key: Any, value: Any) -> bool:
@@ -266,6 +282,13 @@ def _load(
     if fit.misfits:
         where = target.path or "model"
         raise WeightsError(f"weights: {source} does not fit {type(model).__name__} ({where}): {fit.describe()}")
+    for name in fit.fitting:
+        # Counters of batches may be either; load_state_dict would round or widen everything else without a word.
+        found, expected = fit.tensors[name].dtype, fit.expected[name].dtype
+        if expected.is_floating_point and not found.is_floating_point:
+            raise WeightsError(
+                f"weights: {source} holds {str(found).removeprefix('torch.')} values in {name}, expected floating-point"
+            )
     target.module.load_state_dict({name: fit.tensors[name] for name in fit.fitting}, strict=False)
     loaded = tuple(target.prefix + name for name in fit.expected if name in fit.fitting)
     kept = tuple(name for name in model.state_dict() if name not in set(loaded))

@@ -114,7 +114,7 @@ ROWS: dict[str, tuple[str, dict[str, object]]] = {
     "HA-CNN": ("hacnn", {}),
     "a": ("hacnn", {"classifier_bias": False}),
     "c, no L2": ("compact_reid_2x", {"l2_norm": False}),
-    "d, no shuffle blocks": ("compact_reid_2x", {"block": "inception", "repeats1": 0, "repeats2": 0, "repeats3": 0}),
+    "d, no shuffle blocks": ("compact_reid_2x", {"block": "inception"}),
     "f, no GeM": ("compact_reid_2x", {"pooling": "avg"}),
     "g, setup 2": ("compact_reid_1x", {}),
     "i, setup 3": ("compact_reid_2x", {}),
@@ -135,6 +135,23 @@ def test_rows_of_the_ablation(row: str) -> None:
     blocks = {type(block) for stage in model.global_stages for block in stage.children()}
     inception = name == "hacnn" or overrides.get("block") == "inception"
     assert blocks == ({InceptionA, InceptionB} if inception else {ShuffleA, ShuffleB})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_repeats_of_table_1_are_of_shuffle_blocks(name: str) -> None:
+    """Without shuffle blocks the network is HA-CNN's, two blocks a stage, at Compact-ReID's widths and pools."""
+    wide = name == "compact_reid_2x"
+    model = make(name, block="inception")
+    widths, stem, feat = ((240, 320, 480), 36, 960) if wide else ((128, 256, 384), 32, 512)
+    assert (model.config.repeats, model.config.widths, model.config.stem_width) == ((0, 0, 0), widths, stem)
+    assert (model.config.pooling, model.config.feat_dims) == ("gem", {"global": feat, "local": feat})
+    for stage in model.global_stages:
+        assert [type(block) for block in stage.children()] == [InceptionA, InceptionB]
+    # what is asked for is kept
+    assert make(name, block="inception", repeats2=2).config.repeats == (0, 2, 0)
+    assert make(name, repeats2=2).config.repeats == ((8, 2, 8) if wide else (7, 2, 7))
+    with pytest.raises(ValueError, match="block: got 'residual', expected one of 'inception', 'shuffle'"):
+        make(name, block="residual")
 
 
 @pytest.mark.parametrize("name", NAMES)

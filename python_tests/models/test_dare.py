@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 from collections import Counter
 
 import pytest
@@ -111,6 +113,43 @@ def test_costs_of_the_exits(name: str, alone: dict[str, float], cumulative: tupl
         assert found == pytest.approx(list(cumulative), rel=1e-3)
     assert found[-1] == costs["embedding"] == complexity(model).macs
     assert model.exit_costs((128, 64))["embedding"] < costs["embedding"] / 3
+
+
+def test_costs_of_the_authors_as_they_list_them() -> None:
+    with torch.device("meta"):
+        model, ensemble = create_model("dare_r50"), create_model("trinet_ensemble")
+        dense = create_model("dare_d201")
+    costs = model.exit_costs(source="author")
+    assert costs == {
+        "stage1": 523_568_640, "stage2": 1_150_094_336, "stage3": 2_060_915_200, "embedding": 2_542_295_040
+    }  # fmt: skip
+    assert costs == model.exit_costs((256, 128), source="author") != model.exit_costs()
+    with pytest.raises(ValueError, match="source: got 'author' for DaRe at 64 x 32, expected the size 256 x 128"):
+        model.exit_costs((64, 32), source="author")
+    for other in (ensemble, dense):
+        with pytest.raises(ValueError, match=r"source: got 'author' for .*, expected 'measured'"):
+            other.exit_costs(source="author")
+    with pytest.raises(ValueError, match="source: got 'guess', expected one of 'measured', 'author'"):
+        model.exit_costs(source="guess")  # type: ignore[arg-type]
+
+
+def test_costs_follow_a_replaced_module() -> None:
+    with torch.device("meta"):
+        model = create_model("dare_r50").eval()
+        before = model.exit_costs((64, 32))
+        images = torch.empty(1, 3, 64, 32)
+        list(model.stages(images))
+        model.heads[1] = type(model.heads[1])(512, fc_dim=8, embedding_dim=128).eval()
+        after = model.exit_costs((64, 32))
+        found = {exit_.name: exit_.cumulative_macs for exit_ in model.stages(images)}
+    saved = 512 * 1024 + 1024 * 128 - (512 * 8 + 8 * 128)
+    assert {name: before[name] - after[name] for name in before} == {
+        "stage1": 0, "stage2": saved, "stage3": 0, "embedding": saved
+    }  # fmt: skip
+    assert found["embedding"] == after["embedding"]
+    # a copy counts for itself, and can be pickled
+    twin = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+    assert twin.exit_costs((64, 32)) == after
 
 
 def test_heads_of_earlier_exits_tell_the_two_costs_apart(settled: DaRe) -> None:

@@ -134,3 +134,11 @@ def test_options_are_described_with_defaults_and_choices() -> None:
     assert options["mask"].values == "ste, soft, static_ste, static_soft"
     assert options["ratio"].values == "int"
     assert "num_classes" not in options
+
+
+def test_a_parameter_with_the_name_of_a_field_is_one_option() -> None:
+    options = models.model_entry("compact_reid_2x").options
+    assert options.count("block") == 1
+    assert len(set(options)) == len(options)
+    (block,) = (o for o in models.model_entry("compact_reid_2x").describe_options() if o.name == "block")
+    assert (block.default, block.values) == ("shuffle", "inception, shuffle")

@@ -220,6 +220,54 @@ def test_safetensors_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         create_model("rmnet", weights=path)
 
 
+def refused(state: object, path: Path) -> str:
+    """The one line with which a file of these values is refused; the model stays as it was."""
+    model = create_model("rmnet")
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    torch.save(state, path)
+    with pytest.raises(WeightsError) as caught:
+        load_weights(model, path)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_variance_below_zero(tmp_path: Path) -> None:
+    state = create_model("rmnet").state_dict()
+    state["stem.bn.running_var"][3] = -0.25
+    path = tmp_path / "w.pt"
+    expected = f"weights: {path} holds -0.25 in stem.bn.running_var, expected variances of 0 or more"
+    assert refused(state, path) == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_integers_in_place_of_weights(dtype: torch.dtype, tmp_path: Path) -> None:
+    state = create_model("rmnet").state_dict()
+    state["stem.conv.weight"] = torch.ones(32, 3, 3, 3, dtype=dtype)
+    path = tmp_path / "w.pt"
+    name = str(dtype).removeprefix("torch.")
+    assert refused(state, path) == (f"weights: {path} holds {name} values in stem.conv.weight, expected floating-point")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize(("value", "kind"), [([1.0, 2.0], "list"), (3, "int"), ({"a": 1}, "dict"), (None, "NoneType")])
+def test_values_that_are_no_tensors(value: object, kind: str, nested: bool, tmp_path: Path) -> None:
+    state: dict[Any, Any] = {**create_model("rmnet").state_dict(), "stem.conv.weight": value}
+    path = tmp_path / "w.pt"
+    message = refused({"epoch": 4, "state_dict": state} if nested else state, path)
+    assert message.startswith(f"weights: {path} holds {kind} under 'stem.conv.weight' among its tensors, expected")
+    assert "a name of type int under 7" in refused({**create_model("rmnet").state_dict(), 7: torch.zeros(1)}, path)
+
+
+def test_float_counters_and_half_precision_load(tmp_path: Path) -> None:
+    """A half-precision copy of a model, and counters that an average of weights has made real."""
+    saved = create_model("rmnet").half()
+    state = {k: v.float() if k.endswith("num_batches_tracked") else v for k, v in saved.state_dict().items()}
+    torch.save(state, tmp_path / "w.pt")
+    model = create_model("rmnet", weights=tmp_path / "w.pt")
+    assert torch.equal(model.get_parameter("stem.conv.weight"), saved.get_parameter("stem.conv.weight").float())
+
+
 @pytest.mark.parametrize(("value", "match"), [(torch.nan, "NaN or infinite values"), (1j, "complex numbers")])
 def test_values_that_are_no_weights(value: complex, match: str, tmp_path: Path) -> None:
     model = create_model("rmnet")
@@ -227,5 +275,5 @@ def test_values_that_are_no_weights(value: complex, match: str, tmp_path: Path) 
     name = next(key for key, tensor in state.items() if tensor.is_floating_point())
     state[name] = state[name] + torch.tensor(value)
     torch.save(state, tmp_path / "w.pt")
-    with pytest.raises(WeightsError, match=match):
+    with pytest.raises(WeightsError, match=f"{match} in {name}"):
         load_weights(create_model("rmnet"), tmp_path / "w.pt")
