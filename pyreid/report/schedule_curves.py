@@ -161,7 +161,7 @@ def plot_schedule(curves: ScheduleCurves, *, title: str = "") -> Figure:
         axes.set(ylabel=label)
         axes.grid(alpha=0.3)
         if len(lines) > 1:
-            axes.legend()
+            axes.legend(loc="lower right")
     top, bottom = grid[0, 0], grid[-1, 0]
     top.set(ylim=(0, None))
     if curves.dropout is not None:
