@@ -45,6 +45,25 @@ def test_the_pool_is_balanced_and_every_draw_has_its_own_seed() -> None:
     assert sampler.pool() != pool
 
 
+@pytest.mark.parametrize("batches", ["shuffled", "identities"])
+def test_seed_and_round_decide_on_pool_and_order(batches: str) -> None:
+    def plan(seed: int, epoch: int) -> tuple[list[int], list[int], list[int]]:
+        """Images and seeds of the pool, and at which of its places the batches take what is kept: its first half."""
+        sampler = make(batches=batches, seed=seed)
+        sampler.set_epoch(epoch)
+        pool = sampler.pool()
+        sampler.keep(np.zeros(len(pool)))
+        order = [pool.index(key) for batch in sampler for key in batch]
+        return [key.index for key in pool], [key.seed for key in pool], order
+
+    first = plan(3, 0)
+    assert plan(3, 0) == first
+    assert max(first[2]) < 10
+    assert first[2] != sorted(first[2]), "the batches are shuffled"
+    for other in (plan(3, 1), plan(4, 0)):
+        assert all(one != two for one, two in zip(first, other, strict=True))
+
+
 @pytest.mark.parametrize("epoch", [0, 4])
 def test_one_pass_over_the_kept(epoch: int) -> None:
     sampler = make()

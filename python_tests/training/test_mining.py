@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import torch
 from torch import nn
 
 from pyreid.data import SampleKey, load_dataset
-from pyreid.errors import RecipeError
+from pyreid.data.hard_samples import HardSampleSampler
+from pyreid.errors import RecipeError, TrainingError
 from pyreid.inference.images import ImageInput
 from pyreid.models import create_model
 from pyreid.training import Recipe, train
@@ -49,6 +51,9 @@ def test_levels_rise_and_reach_the_whole_augmentation(make_recipe: MakeRecipe) -
     np.testing.assert_allclose(rows[2], [0.25, 0.25, 1.0625, 0.1, 0.05])
     assert at_level(data, 1.0) == data
     assert [at_level(make_recipe("data.pad=10").data, level).pad for level in (0.0, 0.5, 1.0)] == [0, 5, 10]
+    # An area that is small already stays, and none begins below the smallest.
+    for area, mildest in (([0.02, 0.05], (0.02, 0.05)), ([0.2, 0.4], (0.2, 0.2))):
+        assert at_level(make_recipe(f"data.erasing.area={area}").data, 0.0).erasing.area == mildest  # type: ignore[union-attr]
     with pytest.raises(ValueError, match=r"level: got 1\.5"):
         at_level(data, 1.5)
 
@@ -83,6 +88,127 @@ def test_scores_are_the_weighted_losses_of_single_images(
         wanted.append(sum(w * v for w, v in zip((1.0, 0.5, 1.0), values.tolist(), strict=True))
                       if len(terms) == 3 else values[0].item())  # fmt: skip
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
+def test_scores_have_the_present_weights(make_recipe: MakeRecipe, market: Path) -> None:
+    recipe = make_recipe(*RMNET, "loss_weighting={mode: balanced, decay: 0.5}")
+    dataset = load_dataset("market1501", market)
+    images = make_train_images(dataset, recipe.data, ImageInput((32, 16), (0.5,) * 3, (0.2,) * 3))
+    torch.manual_seed(0)
+    model = create_model("rmnet", num_classes=6, logit_scale=1.0)
+    objective = Objective(recipe.losses, num_classes=6, widths={"local": 256}, weighting=recipe.loss_weighting)
+    samples = [images[SampleKey(index, index)] for index in range(6)]
+    objective(model(torch.stack([item.image for item in samples])), torch.tensor([item.label for item in samples]))
+    factors = objective.sum.factors().tolist()
+    assert factors[1] > 2, "the center loss is much smaller than AM-Softmax, and balanced with it"
+    keys = [SampleKey(index, 0) for index in range(6)]
+    both, first, second = (
+        score(model, objective, images, keys, terms=terms, batch_size=6)
+        for terms in (("am_softmax", "center"), ("am_softmax",), ("center",))
+    )
+    np.testing.assert_allclose(both, first + second, rtol=1e-6)
+    plain = Objective(recipe.losses, num_classes=6, widths={"local": 256})
+    plain.load_state_dict(objective.state_dict(), strict=False)
+    for number, (term, values) in enumerate((("am_softmax", first), ("center", second))):
+        alone = score(model, plain, images, keys, terms=(term,), batch_size=6)
+        np.testing.assert_allclose(values, alone * factors[number], rtol=1e-5)
+
+
+def test_a_round_is_of_the_hardest_by_the_recipes_terms(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the pool, augmented at the round's level, by the network as it is at the round's start."""
+    from pyreid.training import datamodule
+
+    levels: list[float] = []
+    expected: list[list[SampleKey]] = []
+    found: list[list[SampleKey]] = []
+    mine, transform = ReIDDataModule._mine, datamodule.make_train_transform
+
+    def watched_transform(data: Any, images: Any) -> Any:
+        levels.append(data.erasing.probability / 0.5)
+        return transform(data, images)
+
+    def record(data: ReIDDataModule, sampler: Any, epoch: int) -> None:
+        mine(data, sampler, epoch)
+        module: Any = data.trainer.lightning_module  # type: ignore[union-attr]
+        pool = sampler.pool()
+        scores = score(module.model, module.objective, data.images, pool, terms=("center",), batch_size=6)
+        expected.append([pool[place] for place in np.sort(np.argsort(-scores, kind="stable")[:10])])
+        found.append(sorted((key for batch in sampler for key in batch), key=pool.index))
+
+    monkeypatch.setattr(datamodule, "make_train_transform", watched_transform)
+    monkeypatch.setattr(ReIDDataModule, "_mine", record)
+    mining = "mining={per_identity: 4, share: 0.4, full_after: 4, terms: [center]}"
+    train(make_recipe(*RMNET, mining), output_dir=tmp_path / "run", progress=False)
+    assert found == expected
+    assert found[0] != found[-1]
+    assert levels[0] == 1, "before the first round there is no level"
+    assert list(dict.fromkeys(levels[1:])) == [0, 0.25]
+
+
+def test_rounds_of_identities_follow_recipe_and_seed(make_recipe: MakeRecipe, market: Path) -> None:
+    dataset = load_dataset("market1501", market)
+
+    def batches(*overrides: str) -> list[list[SampleKey]]:
+        recipe = make_recipe(*RMNET, "mining={batches: identities, per_identity: 4}", *overrides)
+        data = ReIDDataModule(dataset, recipe, ImageInput((32, 16), (0.5,) * 3, (0.2,) * 3))
+        assert data.hard_samples is not None
+        data.hard_samples.keep(np.zeros(24))
+        return list(data.hard_samples)
+
+    labels = [dataset.train_labels[record.pid] for record in dataset.train]
+    for batch in [batch for seed in range(4) for batch in batches(f"seed={seed}")]:
+        assert all(count == 2 for count in Counter(labels[key.index] for key in batch).values())
+    assert batches("seed=1") != batches()
+
+
+def test_a_score_that_is_not_finite_stops_the_run(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyreid.losses import CenterLoss
+
+    real = CenterLoss.forward
+
+    def poisoned(self: Any, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        value = real(self, embeddings, labels)
+        if value.ndim == 1:  # by image: a round is scored
+            value[2] = torch.nan
+        return value
+
+    monkeypatch.setattr(CenterLoss, "forward", poisoned)
+    keys: list[SampleKey] = []
+    pool = HardSampleSampler.pool
+
+    def watched(self: HardSampleSampler) -> list[SampleKey]:
+        keys[:] = pool(self)
+        return keys
+
+    monkeypatch.setattr(HardSampleSampler, "pool", watched)
+    recipe = make_recipe(*RMNET, "mining={per_identity: 3, terms: [center]}")
+    with pytest.raises(TrainingError, match="in hard sample mining is not finite") as caught:
+        train(recipe, output_dir=tmp_path / "run", progress=False)
+    records = load_dataset("market1501", Path(str(recipe.data.root))).train
+    assert records[keys[2].index].path.name in str(caught.value)
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16-mixed"])
+def test_a_round_is_scored_in_the_runs_precision(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    from pyreid.training import mining
+
+    seen: list[bool] = []
+    real = mining.score
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(mining, "score", watched)
+    recipe = make_recipe(*MINING, f"trainer.precision={precision}", "trainer.epochs=1")
+    train(recipe, output_dir=tmp_path / "run", progress=False)
+    assert set(seen) == {precision == "bf16-mixed"}
 
 
 def test_two_rounds_train_on_the_hardest(make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: Any) -> None:
