@@ -15,16 +15,24 @@ from pyreid.models.hacnn import Block, HACNNConfig
 from pyreid.models.registry import register_model
 
 
-def _repeats(block: Block, first: int, second: int, third: int) -> dict[str, int]:
-    """The repeated blocks of the three stages: those of Table 1, which only shuffle blocks have."""
-    counts = (first, second, third) if block == "shuffle" else (0, 0, 0)
-    return dict(zip(("repeats1", "repeats2", "repeats3"), counts, strict=True))
+def _repeats(block: Block, of_table_1: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The repeated blocks of the three stages, which only shuffle blocks have."""
+    return of_table_1 if block == "shuffle" else (0, 0, 0)
 
 
 @register_model
 def compact_reid_1x(block: Block = "shuffle") -> HACNNConfig:
     """Compact-ReID 1x: 2.9 M parameters; shuffle blocks, soft and hard attention, GeM pooling; 160x64."""
-    return HACNNConfig(block=block, pooling="gem", l2_norm=True, classifier_bias=False, **_repeats(block, 7, 10, 7))
+    repeats1, repeats2, repeats3 = _repeats(block, (7, 10, 7))
+    return HACNNConfig(
+        block=block,
+        pooling="gem",
+        l2_norm=True,
+        repeats1=repeats1,
+        repeats2=repeats2,
+        repeats3=repeats3,
+        classifier_bias=False,
+    )
 
 
 @register_model
@@ -34,6 +42,7 @@ def compact_reid_2x(block: Block = "shuffle") -> HACNNConfig:
     The paper counts 6.4 M parameters, which no reading of its Table 1 gives together with the printed widths;
     ``feat_dim_local=1280`` comes to that number.
     """
+    repeats1, repeats2, repeats3 = _repeats(block, (8, 11, 8))
     return HACNNConfig(
         block=block,
         pooling="gem",
@@ -42,8 +51,10 @@ def compact_reid_2x(block: Block = "shuffle") -> HACNNConfig:
         width1=240,
         width2=320,
         width3=480,
+        repeats1=repeats1,
+        repeats2=repeats2,
+        repeats3=repeats3,
         feat_dim_global=960,
         feat_dim_local=960,
         classifier_bias=False,
-        **_repeats(block, 8, 11, 8),
     )

@@ -10,10 +10,38 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pyreid.models import ModelOutput, ReIDModel, create_model, list_models, rmnet
+from pyreid.layers import ChannelMask
+from pyreid.models import ModelOutput, ReIDModel, create_model, list_models, model_entry, resolve_config, rmnet
 from pyreid.models.base import check_images
 
-FIRST = ("rmnet", "safr_small", "compact_reid_1x")  # one of each family, for what does not depend on the variant
+# One of each class, for what does not depend on the variant: the cheapest.
+FAMILIES = {
+    "DaReConfig": "dare_r50",
+    "HACNNConfig": "compact_reid_1x",
+    "RMNetConfig": "rmnet",
+    "SAFRConfig": "safr_small",
+    "SAFRMicroConfig": "safr_micro",
+    "ShuffleNetV2PlusConfig": "shufflenet_v2_plus_small",
+    "TriNetConfig": "trinet_r18",
+    "TriNetEnsembleConfig": "trinet_ensemble",
+    "VehicleConfig": "cw_se_resnet18_concat",
+}
+FIRST = tuple(FAMILIES.values())
+
+
+def presets() -> dict[str, tuple[str, dict[str, object]]]:
+    """Every model, and every other value of what its function takes: a label -> its name and overrides."""
+    found: dict[str, tuple[str, dict[str, object]]] = {name: (name, {}) for name in list_models()}
+    for name in list_models():
+        for option in model_entry(name).describe_options():
+            if option.name in model_entry(name).parameters:
+                for value in option.values.split(", "):
+                    if value != option.default:
+                        found[f"{name}-{option.name}={value}"] = (name, {option.name: value})
+    return found
+
+
+PRESETS = presets()
 
 # Compiled with one block of each kind: it shows a graph break as well as all of them do, in a fraction of the time.
 COMPILED: dict[str, dict[str, object]] = {
@@ -41,19 +69,32 @@ def warm_up(model: ReIDModel) -> ReIDModel:
     return model.eval()
 
 
-@pytest.fixture(scope="module", params=list_models())
+@pytest.fixture(scope="module", params=PRESETS)
 def warm(request: pytest.FixtureRequest) -> Iterator[ReIDModel]:
-    """Every model of the zoo in turn, warmed up and with 3 classes; tests leave it as they find it."""
+    """Every model and preset of the zoo in turn, warmed up and with 3 classes; tests leave it as they find it."""
     torch.manual_seed(0)
-    model = warm_up(create_model(request.param, num_classes=3))
+    name, overrides = PRESETS[request.param]
+    model = warm_up(create_model(name, num_classes=3, **overrides))
     before = {key: value.clone() for key, value in model.state_dict().items()}
     yield model
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", list_models())
-def test_contract(name: str) -> None:
-    model = create_model(name, num_classes=5)
+def test_every_family_and_preset_is_among_the_cases() -> None:
+    classes = {name: type(resolve_config(name)).__name__ for name in list_models()}
+    assert {classes[name]: name for name in FIRST} == FAMILIES
+    assert set(classes.values()) == set(FAMILIES)
+    assert {label for label in PRESETS if "=" in label} == {
+        *(f"safr_{size}-preset=author" for size in ("large", "medium", "small", "micro")),
+        *(f"compact_reid_{size}-block=inception" for size in ("1x", "2x")),
+    }
+    assert set(list_models()) <= set(PRESETS)
+
+
+@pytest.mark.parametrize("label", PRESETS)
+def test_contract(label: str) -> None:
+    name, overrides = PRESETS[label]
+    model = create_model(name, num_classes=5, **overrides)
     width = model.embedding_dim
     output = model(make_images(model, 3, 65, 33))
     assert isinstance(output, ModelOutput)
@@ -157,6 +198,9 @@ def test_one_step_changes_every_parameter_that_learns(warm: ReIDModel) -> None:
         for name, child in module.named_children():
             if isinstance(child, nn.ReLU):
                 setattr(module, name, nn.LeakyReLU(0.1))
+        if isinstance(module, ChannelMask) and not module.is_static:
+            # its input is not negative, so neither is what the ReLU inside then gets
+            module.reduce.weight.data.abs_()
     output = model(make_images(model, 4, 48, 32))
     named = output.embeddings | {f"logits {key}": value for key, value in output.logits.items()}
     loss = torch.stack([(value * torch.randn_like(value)).sum() for value in named.values()]).sum()
@@ -188,6 +232,28 @@ def test_autocast_stays_near_full_precision(name: str) -> None:
         low = model(images)
     similarity = torch.cosine_similarity(low, model(images))
     assert similarity.min() > 0.98
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", FIRST)
+def test_half_precision_models_embed_in_float32(name: str, dtype: torch.dtype) -> None:
+    """``model.bfloat16()``, with all weights in half precision: the embedding is near that of full precision."""
+    torch.manual_seed(0)
+    # a mask of SAFR that is 0 or 1 jumps with the rounding
+    overrides = {"mask": "soft"} if name.startswith("safr") else {}
+    model = warm_up(create_model(name, num_classes=3, **overrides))  # type: ignore[arg-type]
+    images = make_images(model, 4, 64, 48)
+    with torch.no_grad():
+        expected = model(images)
+        low = model.to(dtype)(images.to(dtype))
+    assert low.dtype == torch.float32
+    assert low.isfinite().all()
+    # roundings of 2^-9 or 2^-12 in some fifty layers, as many of them independent
+    roundings = 2.0**-9 if dtype == torch.bfloat16 else 2.0**-12
+    error = float(((low - expected).norm(dim=1) / expected.norm(dim=1)).max())
+    assert 0 < error < 2 * 50**0.5 * roundings
+    output = model.train()(images.to(dtype))
+    assert {value.dtype for value in (*output.embeddings.values(), *output.logits.values())} == {torch.float32}
 
 
 @pytest.mark.parametrize("name", COMPILED)
