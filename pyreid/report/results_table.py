@@ -33,12 +33,12 @@ COLUMNS = (
 
 def describe(report: RunReport) -> str:
     """Data set, epochs and runs in a line."""
-    data = f"{report.dataset} (synthetic)" if report.synthetic else report.dataset
+    origin = {True: " (synthetic)", False: "", None: " (perhaps synthetic: the data are gone)"}[report.synthetic]
     epochs = f"{report.epochs} of {report.planned_epochs} epochs"
     if not report.finished:
         epochs += ", NOT FINISHED"
     runs = f", mean of {report.runs} runs" if report.runs is not None else ""
-    return f"{data}, {epochs}{runs}"
+    return f"{report.dataset}{origin}, {epochs}{runs}"
 
 
 def as_text(reports: Sequence[RunReport]) -> str:

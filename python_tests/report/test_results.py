@@ -104,6 +104,14 @@ def test_stages_of_the_paper_alone_and_of_the_run_alone(tmp_path: Path) -> None:
     assert ("stage 2", "mAP") not in found, "the last exit is the fused embedding, which is the main number"
 
 
+def test_a_stage_of_the_paper_that_is_no_exit(tmp_path: Path) -> None:
+    """The paper has a number for the last stage by itself; the last exit is the fused embedding."""
+    exits = {"stages.stage1.rank1": 0.5, "stages.embedding.rank1": 0.79}
+    make_run(tmp_path / "run", PAPER, "paper.stages=[{rank1: 45}, {rank1: 60}]", **exits)
+    found = numbers(read_one(tmp_path / "run"))
+    assert (found["stage 1", "rank1"], found["stage 2", "rank1"]) == ((45, 50), (60, None))
+
+
 def test_a_group_has_means_and_deviations(tmp_path: Path) -> None:
     make_group(tmp_path / "group")
     make_run(tmp_path / "group" / "run-2", PAPER, epochs=1)
@@ -122,6 +130,8 @@ def test_a_run_that_is_not_finished_is_marked(tmp_path: Path) -> None:
     report = read_one(tmp_path / "begun")
     assert (report.epochs, report.finished, report.entries) == (0, False, ())
     assert "| - |" in as_markdown([report])
+    # Nobody wrote down which data that was, and they are not there.
+    assert "(perhaps synthetic" in as_text([report])
     # A run that stopped early is finished.
     early = ["trainer.epochs=9", "trainer.early_stopping={patience: 1, min_delta: 0.9}"]
     make_run(tmp_path / "early", *early)
