@@ -11,10 +11,18 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from pyreid.models import PaperFigure, PaperRow
+    from pyreid.models import Complexity, PaperFigure, PaperRow
 
 # Columns that are more than any table here needs.
 NATURAL_WIDTH = 400
+_UNITS = {
+    "params": "params",
+    "weight_params": "weights",
+    "folded_params": "folded",
+    "macs": "MACs",
+    "flops": "FLOPs",
+    "macs_and_norms": "MACs + norms",
+}
 
 
 def models(
@@ -24,11 +32,14 @@ def models(
     paper: Annotated[
         bool, typer.Option("--paper", help="Show the papers' sizes and costs next to ours, counted the same way.")
     ] = False,
+    elementwise: Annotated[
+        bool, typer.Option("--elementwise", help="List the operations of norms and activations too.")
+    ] = False,
 ) -> None:
     """List the models, show one model's card, or compare sizes and costs with the papers'.
 
-    MACs are multiply-accumulates of convolutions and matrix products for one image; the identity classifier counts
-    nowhere.
+    MACs are multiply-accumulates of convolutions and matrix products for one image; FLOPs are twice that. The identity
+    classifier counts nowhere, except in a row of --paper whose figures include it.
 
     Example: pyreid models safr_small
     """
@@ -41,11 +52,16 @@ def models(
         model_entry(pattern)  # raises, with close names
     console = Console()
     if paper:
-        _print_whole(_paper_table([row for name in names for row in paper_table(name)]))
+        rows = [row for name in names for row in paper_table(name)]
+        compared = [row for row in rows if row.figure.params is not None or row.figure.cost is not None]
+        if compared:
+            _print_whole(_paper_table(compared))
+        else:
+            console.print(f"no figure of a paper to compare {', '.join(names)} with", highlight=False, soft_wrap=True)
     elif names == [pattern]:
         _print_card(console, pattern)
     else:
-        _print_whole(_list_table(names))
+        _print_whole(_list_table(names, elementwise=elementwise))
 
 
 def _print_whole(table: Table) -> None:
@@ -53,14 +69,15 @@ def _print_whole(table: Table) -> None:
     Console(width=NATURAL_WIDTH).print(table)
 
 
-def _list_table(names: list[str]) -> Table:
+def _list_table(names: list[str], *, elementwise: bool) -> Table:
     from pyreid.models import paper_figures
     from pyreid.models.paper import measure_default
 
     table = Table(
         box=box.SIMPLE_HEAD, caption='paper: parameters and "FLOPs" as printed; SAFR prints MACs, RMNet twice the MACs'
     )
-    for heading in ("model", "input", "params", "MACs", "dim", "paper"):
+    further = ("norms", "activations") if elementwise else ()
+    for heading in ("model", "input", "params", "MACs", *further, "dim", "paper"):
         table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
     for name in names:
         card = measure_default(name)
@@ -69,6 +86,7 @@ def _list_table(names: list[str]) -> Table:
             _size(card.input_size),
             _count(card.complexity.params),
             _count(card.complexity.macs),
+            *([_count(card.complexity.norm_ops), _count(card.complexity.activation_ops)] if elementwise else []),
             str(card.embedding_dim),
             "\n".join(_printed(figure) for figure in paper_figures(name)) or "-",
         )
@@ -76,29 +94,40 @@ def _list_table(names: list[str]) -> Table:
 
 
 def _paper_table(rows: list[PaperRow]) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        caption="difference = ours / paper - 1, the tolerance in brackets; open: see the model's card",
-    )
+    caption = "difference = ours / paper - 1, what is accepted in brackets; open: see the model's card"
+    if not all(row.figure.printed for row in rows):
+        caption += "\n* not printed in the paper: counted on another network, written from its text"
+    table = Table(box=box.SIMPLE_HEAD, caption=caption)
     for heading in ("row", "input", "counts", "paper", "ours", "difference", "ok"):
         table.add_column(heading, justify="left" if heading in ("row", "counts") else "right", no_wrap=True)
     for row in rows:
         figure = row.figure
         verdict = "no" if not row.within_tolerance else "open" if figure.open_question else "yes"
+        tolerance = _percent(figure.params_tolerance)
         lines = [
-            ("weights" if figure.params_unit == "weight_params" else "params", figure.params, row.params,
-             row.params_difference, figure.params_tolerance),
-            ("MACs" if figure.cost_unit == "macs" else "FLOPs", figure.cost, row.cost, row.cost_difference,
-             figure.cost_tolerance),
-        ]  # fmt: skip
+            (_UNITS[figure.params_unit], figure.params, row.params, row.params_difference, tolerance),
+            (_UNITS[figure.cost_unit], figure.cost, row.cost, row.cost_difference, _accepted(figure)),
+        ]
         head = (figure.row, _size(figure.input_size), verdict)
-        for unit, paper, ours, difference, tolerance in lines:
+        for unit, paper, ours, difference, accepts in lines:
             if paper is None or difference is None:
                 continue
             name, size, ok = head
-            table.add_row(name, size, unit, _count(paper), _count(ours), f"{difference:+.1%} ({tolerance:.0%})", ok)
+            printed = _count(paper) + ("" if figure.printed else "*")
+            table.add_row(name, size, unit, printed, _count(ours), f"{difference:+.1%} ({accepts})", ok)
             head = ("", "", "")
     return table
+
+
+def _accepted(figure: PaperFigure) -> str:
+    """The costs that are accepted: a tolerance, or a range."""
+    if figure.cost_range is None:
+        return _percent(figure.cost_tolerance)
+    return " to ".join(map(_count, figure.cost_range))
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:g}%"
 
 
 def _print_card(console: Console, name: str) -> None:
@@ -109,36 +138,60 @@ def _print_card(console: Console, name: str) -> None:
     console.print(f"[bold]{name}[/bold]")
     console.print(escape(model_entry(name).summary), highlight=False, soft_wrap=True)
     console.print(f"input {_size(card.input_size)}, embedding {card.embedding_dim}", highlight=False)
-    console.print(
-        f"{_count(card.complexity.params)} parameters, {_count(card.complexity.macs)} MACs "
-        f"({_count(card.complexity.flops)} FLOPs)",
-        highlight=False,
-        soft_wrap=True,
-    )
+    for line in _describe(card.complexity):
+        console.print(line, highlight=False, soft_wrap=True)
     for figure in paper_figures(name):
         _print_figure(console, figure)
+    trained_by, unreadable = _recipes_of(name)
+    console.print(escape(f"recipes: {', '.join(trained_by) or 'none'}"), highlight=False, soft_wrap=True)
+    if unreadable:
+        console.print(escape(f"recipes that cannot be read: {', '.join(unreadable)}"), highlight=False, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("override", "default", "values"):
         table.add_column(heading)
     for option in model_entry(name).describe_options():
         table.add_row(option.name, escape(repr(option.default)), escape(option.values))
-    console.print(table)
+    _print_whole(table)
     console.print(escape(f'pyreid.create_model("{name}", num_classes=...)'), highlight=False, soft_wrap=True)
 
 
+def _describe(cost: Complexity) -> tuple[str, ...]:
+    return (
+        f"{_count(cost.params)} parameters without the identity classifier",
+        f'{_count(cost.macs)} MACs, the "FLOPs" of SAFR, Compact-ReID and DaRe; {_count(cost.flops)} FLOPs, two for a '
+        "MAC, as in RMNet",
+        f"norms {_count(cost.norm_ops)} and activations {_count(cost.activation_ops)} operations besides",
+    )
+
+
+def _recipes_of(model: str) -> tuple[list[str], list[str]]:
+    """Names of the recipes that train this model, with whatever settings, and of those that cannot be read."""
+    from pyreid.errors import RecipeError
+    from pyreid.training.recipe_files import list_recipes, load_recipe
+
+    trained_by, unreadable = [], []
+    for name in list_recipes():
+        try:
+            if load_recipe(name).model.name == model:
+                trained_by.append(name)
+        except RecipeError:
+            unreadable.append(name)
+    return trained_by, unreadable
+
+
 def _print_figure(console: Console, figure: PaperFigure) -> None:
-    """What the paper says: sizes, accuracies, the recipe that trains the row and what stays open."""
+    """What the paper says: sizes, accuracies and what stays open."""
     console.print(f"{figure.source}, {figure.row}: {_printed(figure)}", highlight=False, soft_wrap=True)
     for result in figure.results:
         scores = f"rank-1 {result.rank1}" if result.map is None else f"mAP {result.map}, rank-1 {result.rank1}"
         console.print(f"  {result.dataset}: {scores}", highlight=False, soft_wrap=True)
-    if figure.recipe:
-        console.print(f"  recipe {figure.recipe}", highlight=False, soft_wrap=True)
     if figure.open_question:
         console.print(f"  open: {figure.open_question}", highlight=False, soft_wrap=True)
 
 
 def _printed(figure: PaperFigure) -> str:
+    if not figure.printed:
+        return "no sizes printed"
     sizes = [
         f"{value / divisor:g}{unit}"
         for value, divisor, unit in ((figure.params, 1e6, "M"), (figure.cost, 1e9, "G"))

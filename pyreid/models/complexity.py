@@ -160,7 +160,7 @@ class CostCache:
         return CostCache, ()
 
 
-class _ElementwiseCounter(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it untyped
+class _ElementwiseCounter(TorchDispatchMode):
     """Counts the operations of norms and activations that run inside it."""
 
     def __init__(self) -> None:

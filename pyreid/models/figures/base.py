@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
-ParamsUnit = Literal["params", "weight_params"]
-FlopsUnit = Literal["macs", "flops"]
+ParamsUnit = Literal["params", "weight_params", "folded_params"]
+FlopsUnit = Literal["macs", "flops", "macs_and_norms"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,10 +33,14 @@ class PaperFigure:
         cost_unit: field of :class:`~pyreid.models.Complexity` that the printed cost is.
         params_tolerance: largest relative difference to accept; mostly the rounding of the printed figure.
         cost_tolerance: likewise for the cost.
+        cost_range: smallest and largest cost to accept, in place of the tolerance, where a paper prints several.
+        classifier: whether the printed figures include the identity classifier, which ``num_classes`` in ``overrides``
+            then has to make.
+        printed: False if the paper prints no size, and ``params`` were counted on another network, written from its
+            text alone.
         source: paper and table.
         results: accuracy reported for the model.
-        recipe: name of the recipe that trains the row; empty if there is none.
-        open_question: why no reading of the paper meets the printed figure; empty where one does.
+        open_question: why no reading of the paper meets the printed figure, or none does so surely; else empty.
     """
 
     row: str
@@ -51,5 +55,7 @@ class PaperFigure:
     cost_tolerance: float
     source: str
     results: tuple[PaperResult, ...]
-    recipe: str = ""
     open_question: str = ""
+    cost_range: tuple[float, float] | None = None
+    classifier: bool = False
+    printed: bool = True
