@@ -77,14 +77,14 @@ def test_card_names_the_recipes_that_train_the_model(tmp_path: Path, monkeypatch
     assert "safr/veri776_small" in recipes("safr_small")
     assert "safr/veri776_large" not in recipes("safr_small")
     assert {"rmnet/market1501_light", "rmnet/r1_am_softmax"} <= set(recipes("rmnet"))
-    assert recipes("cw_resnet50") == ["none"]
+    assert recipes("shufflenet_v2_plus_large") == ["none"]
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "cars.yaml").write_text("base: ../own.yaml\nmodel: {name: cw_resnet50}\n")
+    (tmp_path / "mine" / "cars.yaml").write_text("base: ../own.yaml\nmodel: {name: shufflenet_v2_plus_large}\n")
     (tmp_path / "mine" / "broken.yaml").write_text("no_such_key: 1\n")
     (tmp_path / "own.yaml").write_text((Path(__file__).parents[2] / "recipes/demo.yaml").read_text())
     monkeypatch.setenv("PYREID_RECIPES", str(tmp_path))
-    assert recipes("cw_resnet50") == ["mine/cars"]
-    assert "recipes that cannot be read: mine/broken\n" in run("cw_resnet50")
+    assert recipes("shufflenet_v2_plus_large") == ["mine/cars"]
+    assert "recipes that cannot be read: mine/broken\n" in run("shufflenet_v2_plus_large")
 
 
 @pytest.mark.parametrize("name", ["compact_reid_2x", "cw_se_resnext50"])
@@ -97,7 +97,9 @@ def test_card_is_whole_on_a_narrow_terminal(name: str, monkeypatch: pytest.Monke
 
 
 def test_norms_and_activations_in_the_list() -> None:
-    assert rows(run("compact_reid_1x*", "--elementwise"))["compact_reid_1x"][1:6] == [
+    table = rows(run("compact_reid_1x*", "--elementwise"))
+    assert table["model"] == ["model", "input", "params", "MACs", "norms", "activations", "dim", "paper"]
+    assert table["compact_reid_1x"][1:6] == [
         "160x64", "2.91M", "682.7M", "18.53M", "6.41M"
     ]  # fmt: skip
     assert "norms" not in run("compact_reid_1x*")
