@@ -1,5 +1,6 @@
 // What the kernels of nearest_neighbors share on both backends.
 #pragma once
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -96,8 +97,7 @@ struct NearestFeatures {
 };
 
 // The distance of a pair before the root, from the value that ranked it, with which it rises. -1 if cancellation may
-// have taken more than six bits of it, or the norms overflow: then it is summed again from the features, as |q - r g|^2
-// with r = 1, or for cosine, divided by 2 |q|^2, with r = |q| / |g|. That is exactly 0 for equal rows.
+// have taken more than six bits of it, or the norms overflow: then it is summed again from the features (MultipleOf).
 template <class T>
 PYREID_HOST_DEVICE inline T distance_from_value(T value, T query_norm, T gallery_norm, T query_inverse, Metric metric) {
   const bool cosine = metric == Metric::kCosine;
@@ -105,6 +105,38 @@ PYREID_HOST_DEVICE inline T distance_from_value(T value, T query_norm, T gallery
   const T scale = cosine ? T(1) : query_norm + gallery_norm;
   return distance >= T(kCancellation) * scale ? distance : T(-1);
 }
+
+// |a| / |b| from squared norms, whose own quotient may leave the range of T; exactly 1 for equal norms.
+template <class T>
+PYREID_HOST_DEVICE inline T ratio_of_lengths(T squared, T other_squared) {
+  using std::sqrt;
+  return sqrt(squared) / sqrt(other_squared);
+}
+
+// How a distance is summed from features: as |a - r b|^2 with r = 1, or for cosine, divided by 2 |a|^2, with a the
+// shorter of the two and r = |a| / |b|, so that nothing overflows. That is exactly 0 for equal rows.
+template <class T>
+struct MultipleOf {
+  const T* a;
+  const T* b;
+  T ratio, squared_a;
+
+  PYREID_HOST_DEVICE MultipleOf(const T* query, const T* item, T query_norm, T item_norm, Metric metric)
+      : a(query), b(item), ratio(1), squared_a(query_norm) {
+    if (metric != Metric::kCosine) return;
+    const bool item_is_shorter = item_norm < query_norm;
+    a = item_is_shorter ? item : query;
+    b = item_is_shorter ? query : item;
+    squared_a = item_is_shorter ? item_norm : query_norm;
+    ratio = ratio_of_lengths(squared_a, item_is_shorter ? query_norm : item_norm);
+  }
+
+  PYREID_HOST_DEVICE T distance(T sum, Metric metric) const {
+    using std::sqrt;
+    if (metric == Metric::kCosine) return sum / squared_a / T(2);
+    return metric == Metric::kEuclidean ? sqrt(sum) : sum;
+  }
+};
 
 // The gradient of a distance with respect to one row of the pair is weight (scale row - other row).
 template <class T>

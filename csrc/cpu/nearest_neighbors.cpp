@@ -154,7 +154,6 @@ void nearest_distances(const NearestFeatures<T>& f, int64_t k, Metric metric, Ne
   if (k == 0) return;
   const int64_t grain = grain_of_rows(f.rows);
   const Workspaces<Neighbor<T>> sorted(f.rows, grain, k);
-  const bool cosine = metric == Metric::kCosine;
   parallel_for(0, f.rows, grain, [&](int64_t begin, int64_t end) {
     Neighbor<T>* by_distance = sorted.of_range(begin);
     for (int64_t row = begin; row < end; ++row) {
@@ -167,11 +166,11 @@ void nearest_distances(const NearestFeatures<T>& f, int64_t k, Metric metric, Ne
         const int64_t item = index_of(by_value[j]);
         T distance = distance_from_value(value_of(by_value[j]), norm, f.gallery_norms[item], inverse, metric);
         if (distance < 0) {
-          const T ratio = cosine ? std::sqrt(norm / f.gallery_norms[item]) : T(1);
-          distance = PYREID_SIMD(squared_distance_to_multiple, query, f.gallery + item * f.d, ratio, f.d);
-          if (cosine) distance /= T(2) * norm;
+          const MultipleOf<T> pair(query, f.gallery + item * f.d, norm, f.gallery_norms[item], metric);
+          distance = pair.distance(PYREID_SIMD(squared_distance_to_multiple, pair.a, pair.b, pair.ratio, f.d), metric);
+        } else if (metric == Metric::kEuclidean) {
+          distance = std::sqrt(distance);
         }
-        if (metric == Metric::kEuclidean) distance = std::sqrt(distance);
         by_distance[j] = make_neighbor(distance, j);
         in_order = in_order && (j == 0 || by_distance[j - 1] < by_distance[j]);
       }
@@ -190,7 +189,7 @@ void nearest_gradients(const NearestFeatures<T>& f, int64_t k, Metric metric, co
                        T* gallery_grad, const ParallelFor& parallel_for) {
   const auto gradient = [=](int64_t pair, T norm, T other_norm) {
     return pair_gradient(grad[pair], distances[pair], inverse_norm(norm), inverse_norm(other_norm),
-                         std::sqrt(other_norm / norm), metric);
+                         ratio_of_lengths(other_norm, norm), metric);
   };
   parallel_for(0, f.rows, grain_for(k * f.d), [=](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {

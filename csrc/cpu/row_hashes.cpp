@@ -12,9 +12,9 @@ uint64_t hash_row(const Word* x, int64_t d) {
   uint64_t chain[kChains] = {1, 2, 3, 4};
   int64_t k = 0;
   for (; k + kChains <= d; k += kChains) {
-    for (int64_t c = 0; c < kChains; ++c) chain[c] = hash_step(chain[c], x[k + c]);
+    for (int64_t c = 0; c < kChains; ++c) chain[c] = hash_step(chain[c], hashed_word(x[k + c]));
   }
-  for (; k < d; ++k) chain[0] = hash_step(chain[0], x[k]);
+  for (; k < d; ++k) chain[0] = hash_step(chain[0], hashed_word(x[k]));
   uint64_t hash = chain[0];
   for (int64_t c = 1; c < kChains; ++c) hash = hash_step(hash, chain[c]);
   return hash;

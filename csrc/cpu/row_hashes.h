@@ -1,4 +1,4 @@
-// A 64-bit hash of the bytes of every row: equal rows have equal hashes, and rows that differ hardly ever.
+// A 64-bit hash of every row: equal rows have equal hashes, and rows that differ hardly ever.
 #pragma once
 #include <cstdint>
 

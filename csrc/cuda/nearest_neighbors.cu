@@ -167,18 +167,15 @@ __global__ void nearest_distances_kernel(NearestFeatures<T> f, int k, int list_s
       if (!(value_of(by_distance[j]) < T(0))) continue;
       summed = true;
       const int64_t item = index_of(by_value[j]);
-      const T ratio = metric == Metric::kCosine ? sqrt(norm / f.gallery_norms[item]) : T(1);
-      const T* other = f.gallery + item * f.d;
-      T distance = 0;
+      const MultipleOf<T> pair(query, f.gallery + item * f.d, norm, f.gallery_norms[item], metric);
+      T sum = 0;
       for (int64_t c = lane; c < f.d; c += kWarpSize) {
-        const T difference = query[c] - ratio * other[c];
-        distance += difference * difference;
+        const T difference = pair.a[c] - pair.ratio * pair.b[c];
+        sum += difference * difference;
       }
-      distance = warp_sum(distance);
-      if (metric == Metric::kCosine) distance /= T(2) * norm;
-      if (metric == Metric::kEuclidean) distance = sqrt(distance);
+      sum = warp_sum(sum);
       __syncwarp();
-      if (lane == 0) by_distance[j] = make_neighbor(distance, j);
+      if (lane == 0) by_distance[j] = make_neighbor(pair.distance(sum, metric), j);
     }
     if (__syncthreads_or(summed)) sort_items(by_distance, list_size);
     for (int j = thread; j < k; j += kThreads) {
@@ -208,9 +205,9 @@ __global__ void nearest_gradients_kernel(NearestFeatures<T> f, int64_t k, Metric
       T sum = 0;
       for (int64_t at = begin; at < end; ++at) {
         const int64_t pair = kOfQuery ? at : order[at], other = kOfQuery ? indices[pair] : pair / k;
-        const T other_norm = other_norms[other], ratio = sqrt(other_norm / norm);
-        const PairGradient<T> gradient =
-            pair_gradient(grad[pair], distances[pair], inverse, inverse_norm(other_norm), ratio, metric);
+        const T other_norm = other_norms[other];
+        const PairGradient<T> gradient = pair_gradient(grad[pair], distances[pair], inverse, inverse_norm(other_norm),
+                                                       ratio_of_lengths(other_norm, norm), metric);
         sum += gradient.weight * (gradient.scale * own - others[other * f.d + c]);
       }
       out[row * f.d + c] = sum;

@@ -1,5 +1,5 @@
-// A hash of the bytes of every row. A warp per row: each lane hashes every 32nd element, and lane 0 chains the lanes'
-// hashes in their order, so the result depends on the row alone. Reads N D elements once, writes N hashes.
+// A hash of every row, equal for equal rows. A warp per row: each lane hashes every 32nd element, and lane 0 chains the
+// lanes' hashes in their order, so the result depends on the row alone. Reads N D elements once, writes N hashes.
 #include "csrc/cuda/row_hashes.cuh"
 
 #include "csrc/cuda/launch.cuh"
@@ -18,7 +18,7 @@ __global__ void row_hashes_kernel(const Word* __restrict__ x, int64_t n, int64_t
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kWarps;
   for (int64_t i = blockIdx.x * static_cast<int64_t>(kWarps) + threadIdx.x / kWarpSize; i < n; i += stride) {
     unsigned long long hash = lane + 1;
-    for (int64_t k = lane; k < d; k += kWarpSize) hash = hash_step(hash, x[i * d + k]);
+    for (int64_t k = lane; k < d; k += kWarpSize) hash = hash_step(hash, hashed_word(x[i * d + k]));
     unsigned long long row = 0;
     for (int other = 0; other < kWarpSize; ++other) row = hash_step(row, __shfl_sync(kFullMask, hash, other));
     if (lane == 0) hashes[i] = static_cast<int64_t>(row);

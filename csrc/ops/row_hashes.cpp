@@ -1,4 +1,4 @@
-// pyreid::row_hashes: a 64-bit hash of the bytes of every row of a matrix, to find rows that are equal.
+// pyreid::row_hashes: a 64-bit hash of every row of a matrix, to find rows that are equal.
 #ifdef PYREID_CUDA_BACKEND
 #include "csrc/cuda/row_hashes.cuh"
 #else

@@ -86,6 +86,45 @@ def test_cosine_of_exact_directions(device: str) -> None:
     assert distances.tolist() == [[0, 0, 0.5, 1, 1, 1.5], [1] * 6, [0.5, 0.5, 0.5, 0.5, 1, 2]]
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    ("dtype", "of_query", "of_gallery"),
+    [
+        (torch.float32, 1e10, 1e-10),
+        (torch.float32, 1e-12, 1e12),
+        (torch.float32, 1e-17, 1e18),
+        (torch.float32, 1e-12, 1e-12),
+        (torch.float32, 1e18, 1e18),
+        (torch.float64, 1e80, 1e-80),
+        (torch.float64, 1e-100, 1e100),
+    ],
+)
+def test_cosine_of_rows_of_any_lengths(dtype: torch.dtype, of_query: float, of_gallery: float, device: str) -> None:
+    query = torch.randn(60, 64, dtype=torch.float64)
+    gallery = query + 1e-3 * torch.randn(60, 64, dtype=torch.float64)
+    gallery[::7] = query[::7]  # whose quotient of lengths is not 1 unless they are scaled alike
+    expected, _ = ranking(query, gallery, "cosine")
+    x, y = (query * of_query).to(device, dtype), (gallery * of_gallery).to(device, dtype)
+    distances, indices = ops.nearest_neighbors(x, y, 3, metric="cosine")
+    assert torch.equal(indices[:, 0].cpu(), torch.arange(60))
+    torch.testing.assert_close(distances.cpu().double(), expected.gather(1, indices.cpu()), rtol=1e-3, atol=1e-12)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_gradient_of_the_cosine_of_rows_of_any_lengths(device: str) -> None:
+    query, gallery = torch.randn(5, 16, dtype=torch.float64), torch.randn(7, 16, dtype=torch.float64)
+    found = []
+    for sizes, dtype in (((1.0, 1.0), torch.float64), ((1e10, 1e-10), torch.float32), ((1e-12, 1e12), torch.float32)):
+        x, y = ((t * size).to(device, dtype).requires_grad_() for t, size in zip((query, gallery), sizes, strict=True))
+        distances, _ = ops.nearest_neighbors(x, y, 7, metric="cosine")
+        weights = torch.arange(1.0, 8.0, device=device)
+        gradients = torch.autograd.grad((distances * weights).sum(), (x, y))
+        found.append([g.double().cpu() * size for g, size in zip(gradients, sizes, strict=True)])
+    for gradients in found[1:]:
+        for ours, expected in zip(gradients, found[0], strict=True):
+            torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_properties(data: st.DataObject) -> None:
@@ -136,6 +175,7 @@ def test_equal_rows_tie_across_tiles(metric: str, device: str, monkeypatch: pyte
     query, gallery = torch.randn(50, 37, device=device), torch.randn(333, 37, device=device)
     copies = torch.randperm(333)[:200]
     gallery[copies] = gallery[copies[torch.randint(20, (200,))]]
+    gallery[:, 5] = torch.where(torch.rand(333, device=device) < 0.5, -0.0, 0.0)  # which are equal
     distances, indices = ops.nearest_neighbors(query, gallery, 333, metric=metric)
     for row, near in zip(distances.cpu(), indices.cpu(), strict=True):
         found = torch.empty(333).scatter_(0, near, row)
