@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pyreid.ops._checks import Metric, check_choice, computing_dtype
-from pyreid.ops.features import as_features, checked_squared_norms, choose_device
+from pyreid.ops.feature_files import read_features
+from pyreid.ops.features import checked_squared_norms, choose_device
 from pyreid.ops.k_reciprocal import pair_distances
 from pyreid.ops.set_neighbors import SetNeighbors
 
@@ -37,8 +38,8 @@ class JointFeatures:
     @classmethod
     def of(cls, query: Any, gallery: Any, metric: Metric, device: torch.device | str | None) -> JointFeatures:
         check_choice("metric", metric, Metric)
-        q = as_features("query", query, may_be_empty=True)
-        g = as_features("gallery", gallery, may_be_empty=True)
+        q = read_features("query", query, may_be_empty=True)
+        g = read_features("gallery", gallery, may_be_empty=True)
         if q.shape[1] != g.shape[1]:
             raise ValueError(f"gallery: expected {q.shape[1]} columns to match query, got shape {tuple(g.shape)}")
         chosen, dtype = choose_device(q, g, device), computing_dtype(q, g)

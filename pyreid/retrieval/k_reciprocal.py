@@ -189,7 +189,8 @@ def k_reciprocal(
 
     Args:
         query: (Q, D) features, float16, bfloat16, float32 or float64: a torch tensor, a NumPy array (also
-            memory-mapped) or anything with DLPack. Computed in float32, or in float64 if either side is float64.
+            memory-mapped), anything with DLPack, a path or an iterator of chunks as for :func:`pyreid.evaluate`.
+            Computed in float32, or in float64 if either side is float64.
         gallery: (G, D) features; may differ from ``query`` in type.
         k1: neighbors, beside the item itself, among which reciprocal ones are looked for.
         k2: neighbors, the item itself included, whose encodings are averaged (local query expansion); 1: none.

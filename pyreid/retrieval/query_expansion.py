@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pyreid.ops._checks import Metric, check_choice, computing_dtype
-from pyreid.ops.features import as_features, checked_squared_norms, choose_device
+from pyreid.ops.feature_files import read_features
+from pyreid.ops.features import checked_squared_norms, choose_device
 from pyreid.ops.nearest_neighbors import nearest_neighbors
 from pyreid.retrieval.graph import NeighborGraph
 
@@ -68,8 +69,9 @@ def query_expansion(
     powers, and become NaN under powers that are no integers.
 
     Args:
-        query: (Q, D) features, float16, bfloat16, float32 or float64: a torch tensor, a NumPy array or anything with
-            DLPack. Computed in float32, or in float64 if either side is float64. Inputs are not changed.
+        query: (Q, D) features, float16, bfloat16, float32 or float64: a torch tensor, a NumPy array, anything with
+            DLPack, a path or an iterator of chunks as for :func:`pyreid.evaluate`. Computed in float32, or in float64
+            if either side is float64. Inputs are not changed.
         gallery: (G, D) features; may differ from ``query`` in type.
         k: gallery items that are averaged, from 1 to G; the query itself is one more.
         alpha: exponent of the similarity, 0 or more; None: all have the weight 1.
@@ -87,7 +89,7 @@ def query_expansion(
             the graph is not one of these features with ``k`` gallery items in each query's list.
     """
     check_choice("metric", metric, Metric)
-    q, g = as_features("query", query, may_be_empty=True), as_features("gallery", gallery)
+    q, g = read_features("query", query, may_be_empty=True), read_features("gallery", gallery)
     if q.shape[1] != g.shape[1]:
         raise ValueError(f"gallery: expected {q.shape[1]} columns to match query, got shape {tuple(g.shape)}")
     dtype = computing_dtype(q, g)
@@ -156,7 +158,7 @@ def database_augmentation(
         TypeError, ValueError: as :func:`query_expansion`.
     """
     check_choice("metric", metric, Metric)
-    g = as_features("gallery", gallery)
+    g = read_features("gallery", gallery)
     g = _as_rows("gallery", g, computing_dtype(g), metric)
     _check_parameters(k, len(g) - 1, "the other rows of gallery", alpha, times, graph)
     k = int(k)

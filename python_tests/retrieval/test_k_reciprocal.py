@@ -231,6 +231,31 @@ def test_far_items_keep_a_weight_with_fastreid() -> None:
     np.testing.assert_allclose(result, want, rtol=0, atol=1e-9)
 
 
+def test_files_and_chunks(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    query, gallery = (rng.standard_normal((rows, 8), dtype=np.float32) for rows in (6, 40))
+    np.save(tmp_path / "q.npy", query)
+    np.save(tmp_path / "g.npy", gallery)
+    for function, options in (
+        (k_reciprocal, {}),
+        (pyreid.retrieval.NeighborGraph.exact, {"k": 9}),
+        (pyreid.retrieval.query_expansion, {}),
+    ):
+        expected: Any = function(query, gallery, **options)
+        for other in (
+            (tmp_path / "q.npy", str(tmp_path / "g.npy")),
+            (iter([query]), iter([gallery[:15], gallery[15:]])),
+        ):
+            found: Any = function(*other, **options)
+            if isinstance(found, np.ndarray):
+                np.testing.assert_array_equal(found, expected)
+            else:
+                assert torch.equal(found.indices, expected.indices)
+    np.testing.assert_array_equal(
+        pyreid.retrieval.database_augmentation(str(tmp_path / "g.npy")), pyreid.retrieval.database_augmentation(gallery)
+    )
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_types_and_kinds_of_input(dtype: torch.dtype, tmp_path: Path) -> None:
     query, gallery = integers(9, 80)
