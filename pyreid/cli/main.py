@@ -7,6 +7,7 @@ everything else is imported inside the command's function.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from typing import Annotated
@@ -61,7 +62,8 @@ app.command("bench")(bench.bench)
 app.command("info")(info.info)
 
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
+RESUMABLE = ("train", "extract")
 
 
 def _version(wanted: bool) -> None:
@@ -84,11 +86,14 @@ def _one_line(message: Warning | str, *_: object, **__: object) -> str:
 def main() -> None:
     """Entry point. Exit codes: 0 success, 1 the work failed, 2 the command line is wrong."""
     warnings.formatwarning = _one_line
+    # What a scheduler sends: as an exception it lets every command remove its temporary files.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
     try:
         app()
     except SystemExit as done:
         if done.code == INTERRUPTED:  # Typer turns Ctrl-C into an exit
-            print("pyreid: interrupted; train and extract continue with --resume", file=sys.stderr)
+            resumable = len(sys.argv) > 1 and sys.argv[1] in RESUMABLE
+            print("pyreid: interrupted" + ("; continue with --resume" if resumable else ""), file=sys.stderr)
         raise
     except (PyreidError, ValueError, TypeError, OSError) as error:
         if os.environ.get("PYREID_TRACEBACK"):

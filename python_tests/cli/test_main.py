@@ -58,14 +58,24 @@ def test_warnings_are_one_line(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_interrupt_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "words"), [(signal.SIGINT, 130, "pyreid: interrupted\n"), (signal.SIGTERM, 143, "")]
+)
+def test_a_signal_leaves_nothing_behind(number: signal.Signals, code: int, words: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pyreid", "synth", "market1501", "big", "--images", "50000", "--workers", "1"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     deadline = time.monotonic() + 60
     while not list(tmp_path.rglob("*.jpg")) and time.monotonic() < deadline:
         time.sleep(0.1)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "pyreid: interrupted" in errors
+    assert process.returncode == code
+    assert errors == words
     assert not list(tmp_path.iterdir())
