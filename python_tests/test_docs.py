@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib import import_module
+from pathlib import Path
+
+import pytest
 
 from pyreid import ops
 
 tables = import_module("pyreid.benchmarks.tables")
+evidence = import_module("pyreid.benchmarks.evidence")
 
 
 def test_measured_tables_are_those_of_the_results_files() -> None:
@@ -31,3 +36,23 @@ def test_every_operator_has_a_section_with_a_measured_table() -> None:
         section = re.search(rf"^## `{name}`$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
         assert section is not None, name
         assert f"<!-- measured: {name} -->" in section[1], name
+
+
+def test_tables_of_evidence_are_those_of_the_results_file() -> None:
+    text, results = evidence.DOCUMENT.read_text(), evidence.load_results()
+    assert evidence.filled(text, results) == text, "run python -m benchmarks.evidence"
+    assert evidence.filled(text, {**results, "planned_seeds": 99}) != text
+    assert (evidence.FOLDER / "evidence.png").is_file()
+
+
+def test_results_of_the_command_come_into_the_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They hold all that the table needs, though not the whole recipes."""
+    results = evidence.load_results()
+    monkeypatch.setattr(evidence, "FOLDER", tmp_path / "docs")
+    for run in results["runs"]:
+        run["recipe"] = {**run["recipe"], "name": "evidence/x", "data": {"root": "somewhere"}}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    (tmp_path / "results.png").write_bytes(b"picture")
+    evidence.take(tmp_path)
+    assert evidence.load_results() == json.loads((evidence.DOCUMENT.parent / "results/evidence.json").read_text())
+    assert (tmp_path / "docs/evidence.png").read_bytes() == b"picture"

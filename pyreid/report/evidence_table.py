@@ -155,6 +155,6 @@ def draw(results: Mapping[str, Any]) -> Figure:
             axes.plot(values, [place] * len(values), "o", color="tab:blue", markersize=4)
         axes.set(title=f"{subset} set", xlabel="mAP in %, dots are seeds", xlim=(0, 100))
         axes.set_yticks(range(len(rows)), [title for title, _, _ in rows])
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(axis="x", alpha=0.3)
     return figure
