@@ -7,6 +7,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -192,6 +194,40 @@ def test_a_condition_cannot_change_the_gallery_that_is_searched(tmp_path: Path) 
         assert inner.keys.tolist() == [[0, 1]]
         assert len(gallery.add(np.ones((3, 2), "f4"))) == 3  # nothing was written, so the gallery is not broken
         assert len(gallery) == 5
+
+
+def test_milvus_lets_go_of_its_file_and_speaks_as_a_gallery(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pymilvus", reason="the extra milvus is not installed")
+    pytest.importorskip("milvus_lite", reason="the extra milvus is not installed")
+    path = tmp_path / "new" / "g.db"
+    with pytest.raises(FileNotFoundError, match="no gallery; give columns= to make one"):
+        Gallery(path, store="milvus")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(GalleryError, match=r"g.txt: expected a name that ends in \.db"):
+        Gallery(tmp_path / "g.txt", store="milvus", columns=2)
+    other = f"""
+import sys
+from pyreid.errors import GalleryError
+from pyreid.retrieval import Gallery
+try:
+    with Gallery({str(path)!r}, store="milvus") as gallery: print(len(gallery))
+except GalleryError as error: print(str(error))
+"""
+
+    def by_another_process() -> str:
+        done = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        return done.stdout.strip()
+
+    first = Gallery(path, store="milvus", columns=2)
+    with Gallery(path, store="milvus") as second:  # of the same process: they share a server
+        second.add(np.eye(2, dtype="f4"))
+    assert by_another_process() == f"{path}: no file of Milvus Lite, or another process has it open"
+    assert len(first) == 2
+    first.close()
+    with pytest.raises(GalleryError, match="closed"):
+        first.search(np.eye(2, dtype="f4"))
+    assert by_another_process() == "2"
 
 
 def test_one_writer(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ class MilvusStore:
     Milvus gives.
 
     Args:
-        path: a file, or a URI such as ``http://host:19530``.
+        path: a file, whose name ends in ``.db``, or a URI such as ``http://host:19530``.
         columns: D; None to take that of the collection.
         metric: of the distances; None to take that of the collection, or euclidean.
         collection: its name.
@@ -35,8 +35,8 @@ class MilvusStore:
 
     Raises:
         MissingDependencyError: without pymilvus.
-        GalleryError: if the collection has other columns or another metric.
-        FileNotFoundError: if there is no collection and ``columns`` is None.
+        GalleryError: if the collection has other columns or another metric, or Milvus fails.
+        FileNotFoundError: if there is no file or no collection and ``columns`` is None.
     """
 
     def __init__(
@@ -49,34 +49,35 @@ class MilvusStore:
         **options: Any,
     ) -> None:
         require("pymilvus", extra="milvus")
-        from pymilvus import MilvusClient
+        from pyreid.retrieval.stores.milvus_client import Client
 
-        uri = os.fspath(path)
-        if "://" not in uri:
-            require("milvus_lite", extra="milvus")
         self.version = 0
         self._name = collection
-        self._client: Any = MilvusClient(uri, **options)
-        if not self._client.has_collection(collection):
+        self._client = Client(path, create=columns is not None, options=options)
+        try:
+            self._open(path, columns, metric)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, path: str | os.PathLike[str], columns: int | None, metric: Metric | None) -> None:
+        if not self._client.has_collection(self._name):
             if columns is None:
-                self.close()
-                raise FileNotFoundError(f"{path}: no collection {collection}; give columns= to make one")
+                raise FileNotFoundError(f"{path}: no collection {self._name}; give columns= to make one")
             self._create(columns, metric or "euclidean")
-        self._client.load_collection(collection)
+        self._client.load_collection(self._name)
         vectors = [
             field
-            for field in self._client.describe_collection(collection)["fields"]
+            for field in self._client.describe_collection(self._name)["fields"]
             if field["name"].removeprefix(_PREFIX) in _METRICS
         ]
         if len(vectors) != 1:
-            self.close()
-            raise GalleryError(f"{path}: collection {collection}: expected one of a gallery, got other fields")
+            raise GalleryError(f"{path}: collection {self._name}: expected one of a gallery, got other fields")
         self._vector = str(vectors[0]["name"])
         self.columns = int(vectors[0]["params"]["dim"])
         self.metric: Metric = self._vector.removeprefix(_PREFIX)  # type: ignore[assignment]  # checked above
         for name, given, own in (("columns", columns, self.columns), ("metric", metric, self.metric)):
             if given is not None and given != own:
-                self.close()
                 raise GalleryError(f"{path}: {name}: expected {own}, as the gallery has, got {given}")
 
     def _create(self, columns: int, metric: Metric) -> None:
@@ -205,7 +206,11 @@ class MilvusStore:
             self._name, batch_size=_ROWS_AT_A_TIME, filter=expression, output_fields=fields
         )
         try:
-            while batch := rows.next():
+            while True:
+                with self._client.translated():
+                    batch = rows.next()
+                if not batch:
+                    return
                 yield from batch
         finally:
             rows.close()
