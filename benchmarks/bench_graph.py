@@ -4,10 +4,11 @@ those of the exact lists where these are made.
 
 python -m benchmarks.bench_graph
 
-For another size, such as a million items, without the exact lists:
+For another size and index, such as a million items without the exact lists:
 
     from benchmarks import bench_graph, _timing
-    _timing.print_table(bench_graph.measure("cpu", 1, size=(10_000, 990_000, 256), exact=False))
+    million = {"size": (10_000, 990_000, 256), "index": "IVF4096,Flat", "parameters": "nprobe=64"}
+    _timing.print_table(bench_graph.measure("cpu", 1, exact=False, **million))
 
 `peak_mb` is the memory beyond the features, sampled in a fresh process on Linux, in which everything runs once more.
 """
@@ -34,7 +35,8 @@ K1, TOPK = 20, 50
 
 SETUP = """
 from benchmarks.bench_graph import from_faiss, problem
-query, gallery = problem(*map(int, sys.argv[1:]))
+query, gallery = problem(*map(int, sys.argv[3:]))
+index, parameters = sys.argv[1], sys.argv[2] or None
 """
 
 
@@ -45,13 +47,20 @@ def problem(num_query: int, num_gallery: int, dim: int) -> tuple[Tensor, Tensor]
     return query, gallery
 
 
-def from_faiss(query: Tensor, gallery: Tensor) -> tuple[Any, NeighborGraph]:
-    graph = NeighborGraph.faiss(query, gallery, K1 + 1, index=INDEX)
+def from_faiss(query: Tensor, gallery: Tensor, index: str, parameters: str | None) -> tuple[Any, NeighborGraph]:
+    graph = NeighborGraph.faiss(query, gallery, K1 + 1, index=index, parameters=parameters)
     return k_reciprocal(query, gallery, k1=K1, topk=TOPK, graph=graph), graph
 
 
 def measure(
-    device: DeviceType, repeats: int, *, size: tuple[int, int, int] = SIZE, exact: bool = True, memory: bool = True
+    device: DeviceType,
+    repeats: int,
+    *,
+    size: tuple[int, int, int] = SIZE,
+    index: str = INDEX,
+    parameters: str | None = None,
+    exact: bool = True,
+    memory: bool = True,
 ) -> list[Row]:
     """Two rows: re-ranking from the graph against the graph's own time and, with ``exact``, against exact lists.
 
@@ -59,6 +68,8 @@ def measure(
         device: faiss's graphs are made on the CPU; with ``"cuda"`` there are no rows.
         repeats: timed rounds; the medians count.
         size: queries, gallery, columns.
+        index: of faiss, as for :meth:`pyreid.retrieval.NeighborGraph.faiss`.
+        parameters: of its search, likewise.
         exact: also re-rank from the exact lists.
         memory: sample the memory, for which everything runs once more.
     """
@@ -69,7 +80,7 @@ def measure(
     agreement = ""
     for _ in range(repeats):
         start = time.perf_counter()
-        graph = NeighborGraph.faiss(query, gallery, K1 + 1, index=INDEX)
+        graph = NeighborGraph.faiss(query, gallery, K1 + 1, index=index, parameters=parameters)
         made = time.perf_counter()
         _, found = k_reciprocal(query, gallery, k1=K1, topk=TOPK, graph=graph)
         end = time.perf_counter()
@@ -81,8 +92,10 @@ def measure(
             exactly.append((time.perf_counter() - start) * 1e3)
             agreement = f"; {_shared(found, expected):.4f} of the best {TOPK} are those of the exact lists"
     print(f"{graph}{agreement}")
-    peak = peak_anonymous_mb(SETUP, "from_faiss(query, gallery)", *size) if memory else None
-    peers = {f"faiss {INDEX} alone": making} | ({"exact lists": exactly} if exact else {})
+    call = "from_faiss(query, gallery, index, parameters)"
+    peak = peak_anonymous_mb(SETUP, call, index, parameters or "", *size) if memory else None
+    name = " ".join(filter(None, ("faiss", index, parameters)))
+    peers = {f"{name} alone": making} | ({"exact lists": exactly} if exact else {})
     return [
         result_row(
             op="k_reciprocal graph",
