@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,17 +89,11 @@ def _choose(option: str, names: list[str]) -> str:
     raise ValueError(f"expected one array, or one named {option} or features, got {held}")
 
 
-@contextmanager
-def time_left(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar with the time left on standard error, in a terminal; gives the function to call with the steps done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def time_left(title: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    """Progress with the time left on standard error; gives the function to call with the steps done."""
+    from pyreid.evaluation.progress import progress_bar
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda count: bar.advance(task, count)
+    return progress_bar(title, total, show=True)
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import pyreid
-from pyreid.evaluation import EvaluationResult, evaluate
+from pyreid.evaluation import EvaluationResult, evaluate, progress
 from pyreid.ops._checks import Metric
 from python_tests.evaluation.brute_force import Expected, brute_force, exact_distances
 from python_tests.ops.checks import DEVICES
@@ -374,6 +374,17 @@ def test_progress(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
     assert captured.out == ""
     evaluate(np.eye(3), np.eye(3), [0, 1, 5], [0, 1, -1])
     assert capsys.readouterr().err == ""
+
+
+def test_progress_without_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate(np.eye(3), np.eye(3), [0, 1, 5], [0, 1, -1], progress=True)
+    assert capsys.readouterr().err == ""  # it took no time
+    clock = iter([0.0, 10.0, 31.0, 40.0, 62.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress.progress_bar("ranking", 50, show=True) as advance:
+        for _ in range(4):
+            advance(5)
+    assert capsys.readouterr().err == "ranking: 10 of 50, 0:02:04 left\nranking: 20 of 50, 0:01:33 left\n"
 
 
 def test_summary_and_files(tmp_path: Path) -> None:
