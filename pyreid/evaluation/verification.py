@@ -1,9 +1,11 @@
 """Same or not by a threshold on the distance: ROC, TPR at a false positive rate, equal error rate. Exact, by counting.
 
-A distance is a non-negative float32, and those sort as their bits do. One pass over all pairs counts the distances by
-their upper 16 bits. That says in which of the 2^16 bins each wanted threshold lies; a second pass counts the distances
-in these bins by the remaining 15 bits, so that every threshold is found to the last bit, and with it the exact numbers
-of pairs below. Nothing is sorted and no Q x G matrix is made.
+A distance is a non-negative number of 24 significant bits, and those sort as their bits do. One pass over all pairs
+counts the distances by their upper bits, 256 bins for each power of two. That says in which bin each wanted threshold
+lies; a second pass counts the distances in these bins by the remaining 15 bits, so that every threshold is found to the
+last bit, and with it the exact numbers of pairs below. Nothing is sorted and no Q x G matrix is made.
+
+Distances in float64 keep float64's exponent: no distance is too large or too small to count.
 """
 
 from __future__ import annotations
@@ -29,9 +31,56 @@ from pyreid.ops._checks import Metric, check_choice, computing_dtype
 from pyreid.ops.features import choose_device
 
 _FINE_BITS = 15
-_NUM_BINS = 1 << 16
-_INFINITY_BIN = 0x7F800000 >> _FINE_BITS  # distances are finite: this bin and those above hold left-out pairs
 _PAIRS_AT_A_TIME = 2**20  # what stays in a cache
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """Non-negative numbers of 24 significant bits as integers in the same order: the bits of float32, or of float64
+    without the last 29 of its mantissa.
+
+    Attributes:
+        dtype: of the distances.
+        integers: NumPy's type of the same width.
+        dropped: number of bits that are rounded away.
+        infinity: what stands for it, and for left-out pairs. Distances are finite.
+    """
+
+    dtype: torch.dtype
+    integers: type[np.signedinteger[Any]]
+    dropped: int
+    infinity: int
+
+    @property
+    def num_bins(self) -> int:
+        """Of all numbers, also those above infinity."""
+        return 1 << (8 * self.dtype.itemsize - 1 - self.dropped - _FINE_BITS)
+
+    @property
+    def infinity_bin(self) -> int:
+        """The first that holds no distances."""
+        return self.infinity >> _FINE_BITS
+
+    def bits(self, values: Tensor) -> Tensor:
+        """The integers of distances and of infinity. In float64 they are rounded to the nearest, ties to even."""
+        if self.dropped == 0:
+            return values.view(torch.int32)
+        bits = values.view(torch.int64)
+        kept = bits >> self.dropped
+        rounded = (bits + ((1 << (self.dropped - 1)) - 1) + (kept & 1)) >> self.dropped
+        # What is finite stays so, by rounding down.
+        return torch.where(kept < self.infinity, rounded.clamp_(max=self.infinity - 1), kept)
+
+    def values(self, bits: Any) -> np.ndarray:
+        """The numbers of such integers, float64."""
+        floats = np.float32 if self.dropped == 0 else np.float64
+        return (np.asarray(bits, dtype=self.integers) << self.dropped).view(floats).astype(np.float64)
+
+
+_NUMBERS = {
+    torch.float32: _Numbers(torch.float32, np.int32, 0, 0x7F800000),
+    torch.float64: _Numbers(torch.float64, np.int64, 29, 0x7FF0_0000_0000_0000 >> 29),
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -48,8 +97,7 @@ class VerificationResult:
         fpr: (F,) float64, the FPR that it reaches.
         eer: equal error rate: where FPR and 1 - TPR meet on the ROC, its points joined by straight lines.
         eer_threshold: the threshold of the point of the ROC where they differ least.
-        roc_thresholds: (P,) float64, ascending: one for each of the 2^16 coarse steps of float32 (256 for each power
-            of two) that occurs.
+        roc_thresholds: (P,) float64, ascending: one for each coarse step (256 for each power of two) that occurs.
         roc_tpr: (P,) float64, exact at these thresholds; from 0 to 1.
         roc_fpr: (P,) float64, likewise.
         num_positive: number of pairs of one identity.
@@ -141,8 +189,9 @@ def verify(
     Pairs follow the rules of :func:`pyreid.evaluate`: a gallery image of the query's identity from its own camera makes
     no pair, and neither does one with identity -1. All others count, once each.
 
-    The numbers of pairs are exact integers for distances rounded to float32, found in two passes of the same tiles as
-    evaluation; the rounding moves a threshold by less than 1e-7 of its value. How exact the distances are, see
+    The numbers of pairs are exact integers for distances rounded to 24 significant bits, those of float32, found in two
+    passes of the same tiles as evaluation; the rounding moves a threshold by less than 1e-7 of its value. Distances of
+    float64 features keep the range of float64. How exact the distances are, see
     :func:`pyreid.evaluation.distances.distance_strips`. Memory is that of a strip.
 
     Args:
@@ -168,18 +217,21 @@ def verify(
     sets = as_sets(query, gallery, query_ids, gallery_ids, query_cams, gallery_cams)
     chosen = choose_device(sets.query, sets.gallery, device)
     matches = find_matches(sets.query_ids, sets.gallery_ids, sets.query_cams, sets.gallery_cams)
+    numbers = _NUMBERS[computing_dtype(sets.query, sets.gallery)]
 
     def count_pairs(bin_of: Callable[[Tensor], Tensor], num_bins: int, title: str) -> tuple[np.ndarray, np.ndarray]:
-        return _count(sets, matches, bin_of, num_bins, metric, chosen, title if progress else None)
+        return _count(sets, matches, numbers, bin_of, num_bins, metric, chosen, title if progress else None)
 
-    positive, negative = count_pairs(lambda bits: bits >> _FINE_BITS, _NUM_BINS, "counting distances, pass 1 of 2")
-    coarse = _Histogram.of(positive[:_INFINITY_BIN], negative[:_INFINITY_BIN])
+    positive, negative = count_pairs(
+        lambda bits: bits >> _FINE_BITS, numbers.num_bins, "counting distances, pass 1 of 2"
+    )
+    coarse = _Histogram.of(positive[: numbers.infinity_bin], negative[: numbers.infinity_bin])
     _check_pairs(coarse, sets)
     places = [coarse.bin_of_negative(_allowed(rate, coarse.num_negative)) for rate in wanted]
     places.append(coarse.bin_of_equal_error())
 
     bins = sorted(set(places))
-    slot = torch.full((_NUM_BINS,), len(bins), dtype=torch.int32)
+    slot = torch.full((numbers.num_bins,), len(bins), dtype=torch.int32)
     slot[bins] = torch.arange(len(bins), dtype=torch.int32)
     slot = slot.to(chosen)
     low_bits = (1 << _FINE_BITS) - 1
@@ -198,7 +250,7 @@ def verify(
     for rate, place in zip(wanted, places, strict=False):
         histogram = fine[place]
         found = histogram.bin_of_negative(_allowed(rate, coarse.num_negative))
-        value = _value_of((place << _FINE_BITS) + found)
+        value = float(numbers.values((place << _FINE_BITS) + found))
         points.append((value, *histogram.rates_before(found)))
     eer, offset = fine[places[-1]].equal_error()
     thresholds, tpr, fpr = (np.array(column, dtype=np.float64) for column in zip(*points, strict=True))
@@ -208,8 +260,8 @@ def verify(
         tpr=tpr,
         fpr=fpr,
         eer=eer,
-        eer_threshold=_value_of((places[-1] << _FINE_BITS) + offset),
-        **coarse.curve(),
+        eer_threshold=float(numbers.values((places[-1] << _FINE_BITS) + offset)),
+        **coarse.curve(numbers),
         num_positive=coarse.num_positive,
         num_negative=coarse.num_negative,
         settings={
@@ -236,10 +288,6 @@ def _allowed(rate: float, num_negative: int) -> int:
     return int(Fraction(repr(rate)) * num_negative)
 
 
-def _value_of(bits: int) -> float:
-    return float(np.array(bits, dtype=np.uint32).view(np.float32))
-
-
 def _check_pairs(counts: _Histogram, sets: Sets) -> None:
     if counts.num_positive == 0:
         under = " under another camera" if sets.query_cams is not None else ""
@@ -251,6 +299,7 @@ def _check_pairs(counts: _Histogram, sets: Sets) -> None:
 def _count(
     sets: Sets,
     matches: Matches,
+    numbers: _Numbers,
     bin_of: Callable[[Tensor], Tensor],
     num_bins: int,
     metric: Metric,
@@ -265,9 +314,9 @@ def _count(
         for rows, distances in distance_strips(sets.query, sets.gallery, metric=metric, device=device):
             for start in range(rows.start, rows.stop, step):
                 part = slice(start, min(start + step, rows.stop))
-                values = distances[part.start - rows.start : part.stop - rows.start].float()
+                values = distances[part.start - rows.start : part.stop - rows.start]
                 values[:, junk] = torch.inf
-                bits = values.view(torch.int32)
+                bits = numbers.bits(values)
                 all_pairs += torch.bincount(bin_of(bits).flatten(), minlength=num_bins)
                 row, column, is_positive = _same_identity(matches, part)
                 own = bits[torch.from_numpy(row).to(device), torch.from_numpy(column).to(device)]
@@ -345,12 +394,12 @@ class _Histogram:
         rate = before + (after - before) * Fraction(short, short + over)
         return float(rate), place if short <= over else place + 1
 
-    def curve(self) -> dict[str, np.ndarray]:
+    def curve(self, numbers: _Numbers) -> dict[str, np.ndarray]:
         """Thresholds and rates at the lower end of the first bin that is not empty and at the upper end of each."""
         filled = np.flatnonzero((np.diff(self.positive) > 0) | (np.diff(self.negative) > 0))
         ends = np.concatenate([filled[:1], filled + 1])
         return {
-            "roc_thresholds": (ends.astype(np.uint32) << _FINE_BITS).view(np.float32).astype(np.float64),
+            "roc_thresholds": numbers.values(ends << _FINE_BITS),
             "roc_tpr": self.positive[ends] / self.num_positive,
             "roc_fpr": self.negative[ends] / self.num_negative,
         }

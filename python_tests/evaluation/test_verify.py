@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyreid.evaluation import VerificationResult, verify
+from pyreid.evaluation import VerificationResult, verification, verify
 from python_tests.evaluation.test_evaluate import METRICS, Problem, integer_problem, run_code
 from python_tests.ops.checks import DEVICES
 
@@ -182,6 +182,37 @@ def test_order_strips_and_threads_do_not_matter(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(distance_tiles, "_MIN_ROWS", 1)
     monkeypatch.setattr(distance_tiles, "_TILE_BYTES", {"cpu": 10**5, "cuda": 10**5})
     assert verify(query, gallery, q_ids, g_ids, q_cams, g_cams).to_dict() == expected
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean"])
+@pytest.mark.parametrize("exponent", [-480, -140, 140, 480])
+def test_no_distance_of_float64_is_too_large_or_too_small(exponent: int, metric: Any, device: str) -> None:
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((20, 9)), rng.standard_normal((130, 9))
+    labels = (rng.integers(0, 6, 20), rng.integers(-1, 6, 130), rng.integers(0, 3, 20), rng.integers(0, 3, 130))
+
+    def found(factor: float) -> dict[str, Any]:
+        sets = (torch.from_numpy(side * factor).to(device) for side in features)
+        return verify(*sets, *labels, metric=metric, fprs=RATES).to_dict()
+
+    expected, unit = found(1.0), 2.0 ** (exponent * (1 if metric == "euclidean" else 2))  # exact, as all that follows
+    for name in ("thresholds", "roc_thresholds"):
+        expected[name] = [threshold * unit for threshold in expected[name]]
+    expected["eer_threshold"] *= unit
+    assert found(2.0**exponent) == expected
+
+
+def test_integers_of_float64_are_rounded_as_float32_is() -> None:
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.random(1000), 1 + np.arange(8) * 2.0**-25, [0.0, math.inf]])
+    wide, narrow = (verification._NUMBERS[dtype] for dtype in (torch.float64, torch.float32))
+    rounded = wide.values(wide.bits(torch.from_numpy(values)).numpy())
+    np.testing.assert_array_equal(rounded, values.astype(np.float32))
+    np.testing.assert_array_equal(narrow.values(narrow.bits(torch.from_numpy(values).float()).numpy()), rounded)
+    largest = torch.tensor([np.finfo(np.float64).max], dtype=torch.float64)
+    assert 1.79e308 < wide.values(wide.bits(largest).numpy())[0] < math.inf
+    assert int(wide.bits(largest)) >> verification._FINE_BITS < wide.infinity_bin < wide.num_bins
 
 
 MEMORY = """
