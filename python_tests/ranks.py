@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+
+from pyreid.ops import shards
 
 WORLDS = (1, 2, 5)
 TIMEOUT = 200  # seconds until a rank that waits counts as hanging
@@ -80,8 +84,54 @@ def attempt(function: Callable[..., Any], **arguments: Any) -> str:
     return "no error"
 
 
+@contextlib.contextmanager
+def failing_sender(after: int, *, fails: bool) -> Iterator[None]:
+    """If this rank is the one that fails, it can make ``after`` chunks of its own to send, and no more."""
+    made, copy = 0, shards.copy_rows
+
+    def copy_rows(chunk: torch.Tensor, rows: torch.Tensor) -> None:
+        nonlocal made
+        made += 1
+        if fails and made > after:
+            raise MemoryError("no room for a chunk")
+        copy(chunk, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "copy_rows", copy_rows)
+        yield
+
+
+@contextlib.contextmanager
+def spy_on_strips(module: ModuleType) -> Iterator[list[list[int]]]:
+    """The strips of queries, [start, stop], that a module multiplies."""
+    strips: list[list[int]] = []
+    original = module.inner_product_tiles
+
+    def tiles(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for tile in original(*arguments, **options):
+            strip = [tile[0].start, tile[0].stop]
+            if strips[-1:] != [strip]:
+                strips.append(strip)
+            yield tile
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "inner_product_tiles", tiles)
+        yield strips
+
+
+def same_strips(strips: dict[int, list[list[list[int]]]], *, most: int) -> None:
+    """Check that the strips of all ranks together are the same for each number of ranks, and hold each query once."""
+    together = {world: sorted(strip for own in of_ranks for strip in own) for world, of_ranks in strips.items()}
+    expected = together[1]
+    assert [stop for _, stop in expected[:-1]] == [start for start, _ in expected[1:]]
+    assert expected[0][0] == 0
+    assert max(stop - start for start, stop in expected) == most
+    assert all(found == expected for found in together.values())
+    assert all(own for own in strips[2])
+
+
 class FullDisk:
-    """A temporary file that has room for two chunks."""
+    """A temporary file that has room for one chunk."""
 
     def __init__(self, **options: Any) -> None:
         self.writes = 0
@@ -97,5 +147,5 @@ class FullDisk:
 
     def write(self, data: Any) -> None:
         self.writes += 1
-        if self.writes > 2:
+        if self.writes > 1:
             raise OSError(28, "No space left on device")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -133,7 +133,7 @@ def evaluate(
                 q, g, matches, q_ids, g_ids, is_junk, metric, chosen, bounded=precision == "exact", progress=progress
             )
         else:
-            ranks = _rank_features(q, g, matches, is_junk, metric, chosen, progress)
+            ranks = rank_features(q, g, matches, is_junk, metric, chosen, progress=progress)
     settings: dict[str, Any] = {
         "metric": metric,
         "ap": ap,
@@ -157,15 +157,18 @@ def is_screened(precision: Precision, dtype: torch.dtype, device: torch.device) 
     return precision != "fp32" and device.type == "cuda" and dtype == torch.float32
 
 
-def _rank_features(
+def rank_features(
     query: Tensor,
     gallery: Tensor,
     matches: Matches,
     is_junk: np.ndarray,
     metric: Metric,
     device: torch.device,
-    progress: bool,
+    *,
+    blocks: Sequence[slice] | None = None,
+    progress: bool = False,
 ) -> np.ndarray:
+    """Ranks of the positives by products, see :class:`StripRanker`; -1 for queries that are in none of ``blocks``."""
     dtype = computing_dtype(query, gallery)
     checked_squared_norms("query", query, device=device, dtype=dtype)
     norms = checked_squared_norms("gallery", gallery, device=device, dtype=dtype)
@@ -175,7 +178,7 @@ def _rank_features(
             values[torch.from_numpy(is_junk).to(device)] = torch.nan  # nothing compares with NaN: out of the gallery
     ranker = StripRanker(matches, device, **column)
     with progress_bar("ranking queries", len(query), show=progress) as advance:
-        for rows, _, products in inner_product_tiles(query, gallery, device=device, dtype=dtype):
+        for rows, _, products in inner_product_tiles(query, gallery, device=device, dtype=dtype, blocks=blocks):
             ranker.rank(products, rows)
             advance(rows.stop - rows.start)
     return ranker.ranks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -9,19 +10,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pyreid.evaluation.distances import ranking_strips
-from pyreid.evaluation.evaluator import Precision, is_screened, summarise
+from pyreid.evaluation.evaluator import Precision, is_screened, rank_features, summarise
 from pyreid.evaluation.inputs import JUNK_ID, Sets, as_cameras, as_integers, as_max_rank
-from pyreid.evaluation.ranking import Matches, StripRanker, find_matches
+from pyreid.evaluation.ranking import Matches, find_matches
 from pyreid.evaluation.result import EvaluationResult
 from pyreid.evaluation.scores import AveragePrecision, NoMatch
 from pyreid.evaluation.screening import rank_by_screening
 from pyreid.ops._checks import Metric, check_choice, computing_dtype
 from pyreid.ops.feature_files import read_features, spool
 from pyreid.ops.features import checked_squared_norms, choose_device
-from pyreid.ops.shards import chunks, gather_facts, wire
-
-_QUERIES_AT_A_TIME = 512  # which of them share a matrix product must not depend on the number of ranks
+from pyreid.ops.shards import exchange, gather_facts, gather_rows, message_buffer, own_blocks, require_ranks, wire
 
 
 def evaluate_sharded(
@@ -73,11 +71,12 @@ def evaluate_sharded(
         RuntimeError: if torch.distributed is not initialised.
         TypeError: as by :func:`pyreid.evaluate`.
         ValueError: as by :func:`pyreid.evaluate`, or if the ranks disagree about the number of columns, the type of the
-            features, cameras or options. An error on one rank is an error on every rank; none waits for it.
+            features, cameras or options. An error on one rank is an error on every rank; none waits for it. A rank that
+            is not in ``group`` gets one at once, by itself.
     """
-    if not dist.is_available() or not dist.is_initialized():
-        raise RuntimeError("evaluate_sharded: call torch.distributed.init_process_group first, or use evaluate")
+    require_ranks("evaluate_sharded", "evaluate", group)
     own, chosen, screened, error = None, torch.device("cpu"), False, None
+    buffer = torch.empty(0)
     facts: dict[str, Any] = {}
     try:
         check_choice("metric", metric, Metric)
@@ -93,12 +92,13 @@ def evaluate_sharded(
         # One rank on the CPU would rank otherwise than the GPUs of the others.
         screened = is_screened(precision, computing_dtype(own.query, own.gallery), chosen)
         options = {"metric": metric, "ap": ap, "no_match": no_match, "max_rank": max_rank, "precision": precision}
+        buffer = message_buffer(group, own.query, own.gallery, torch.from_numpy(own.query_ids)[:, None])
         facts = _facts(own, options | {"screened": screened})
     except Exception as problem:
         error = problem
     shares = _agree(facts, error, group)
     assert own is not None
-    sets = _exchange(own, shares, group)
+    sets = _exchange(own, shares, group, buffer)
 
     ranks, starts = torch.empty(0), np.empty(0)
     try:
@@ -107,7 +107,9 @@ def evaluate_sharded(
         if screened:
             own_ranks = _screen_share(sets, matches, metric, chosen, group, bounded=precision == "exact")
         else:
-            own_ranks = _rank_blocks(sets, matches, metric, chosen, group)
+            is_junk = sets.gallery_ids == JUNK_ID
+            blocks = own_blocks(len(sets.query), group)
+            own_ranks = rank_features(sets.query, sets.gallery, matches, is_junk, metric, chosen, blocks=blocks)
         ranks = torch.from_numpy(own_ranks).to(wire(group))
     except Exception as problem:
         error = problem
@@ -128,19 +130,6 @@ def evaluate_sharded(
     if screened:
         settings["precision"] = precision
     return summarise(ranks.cpu().numpy(), starts, settings, sets.query_ids, sets.query_cams)
-
-
-def _rank_blocks(
-    sets: Sets, matches: Matches, metric: Metric, device: torch.device, group: dist.ProcessGroup | None
-) -> np.ndarray:
-    """Ranks of every n-th block of queries; -1 for the others."""
-    ranker = StripRanker(matches, device)
-    first = dist.get_rank(group) * _QUERIES_AT_A_TIME
-    for start in range(first, len(sets.query), dist.get_world_size(group) * _QUERIES_AT_A_TIME):
-        block = sets._replace(query=sets.query[start : start + _QUERIES_AT_A_TIME])
-        for rows, values in ranking_strips(block, metric=metric, device=device):
-            ranker.rank(values, slice(start + rows.start, start + rows.stop))
-    return ranker.ranks
 
 
 def _screen_share(
@@ -217,27 +206,29 @@ def _agree(facts: dict[str, Any], error: Exception | None, group: dist.ProcessGr
     return shares
 
 
-def _exchange(own: Sets, shares: list[dict[str, Any]], group: dist.ProcessGroup | None) -> Sets:
+def _exchange(own: Sets, shares: list[dict[str, Any]], group: dist.ProcessGroup | None, buffer: Tensor) -> Sets:
     """The whole sets on every rank, the features in temporary files."""
     num_query, num_gallery = ([share["rows"][side] for share in shares] for side in (0, 1))
-
-    def whole(array: np.ndarray, rows: list[int]) -> np.ndarray:
-        gathered: np.ndarray = torch.cat(list(chunks(torch.from_numpy(array)[:, None], rows, group)))[:, 0].numpy()
-        return gathered
-
-    query_ids, gallery_ids = whole(own.query_ids, num_query), whole(own.gallery_ids, num_gallery)
-    query_cams = None if own.query_cams is None else whole(own.query_cams, num_query)
-    gallery_cams = None if own.gallery_cams is None else whole(own.gallery_cams, num_gallery)
+    sides = (num_query, num_gallery, num_query, num_gallery)
+    labels: list[np.ndarray | None] = []
     features: list[Tensor] = []
     error: Exception | None = None
-    for name, share, rows in (("query", own.query, num_query), ("gallery", own.gallery, num_gallery)):
-        pieces = chunks(share, rows, group)
+    # After an error the others still send and receive all of it; so must this rank.
+    for array, rows in zip((own.query_ids, own.gallery_ids, own.query_cams, own.gallery_cams), sides, strict=True):
         try:
-            features.append(spool(name, pieces))
-        except Exception as problem:  # the others send and receive until the end; so must this rank
-            error = problem
-            for _ in pieces:
-                pass
+            if array is None:
+                labels.append(None)
+            else:
+                labels.append(gather_rows(torch.from_numpy(array)[:, None], rows, group, buffer)[:, 0].numpy())
+        except Exception as problem:
+            error = error or problem
+    for name, share, rows in (("query", own.query, num_query), ("gallery", own.gallery, num_gallery)):
+        try:
+            features.append(exchange(share, rows, group, buffer, functools.partial(spool, name)))
+        except Exception as problem:
+            error = error or problem
     _agree({}, error, group)
-    query, gallery = features
-    return Sets(query, gallery, query_ids, gallery_ids, query_cams, gallery_cams)
+    query_ids, gallery_ids, query_cams, gallery_cams = labels
+    assert query_ids is not None
+    assert gallery_ids is not None
+    return Sets(*features, query_ids, gallery_ids, query_cams, gallery_cams)

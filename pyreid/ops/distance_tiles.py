@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,7 +95,13 @@ def tile_rows(num_query: int, columns: int, *, device: torch.device, dtype: torc
 
 
 def inner_product_tiles(
-    query: Tensor, gallery: Tensor, *, device: torch.device, dtype: torch.dtype, columns: int | None = None
+    query: Tensor,
+    gallery: Tensor,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    columns: int | None = None,
+    blocks: Sequence[slice] | None = None,
 ) -> Iterator[tuple[slice, slice, Tensor]]:
     """Tiles of the inner products of all query rows with all gallery rows: for each strip of queries the gallery's
     tiles in their order.
@@ -112,13 +118,23 @@ def inner_product_tiles(
             it is small and by blocks for each strip otherwise.
         dtype: torch.float32 or torch.float64.
         columns: gallery rows in a tile; None for all of them, so that a tile is a whole strip.
+        blocks: the query rows to multiply, each block in strips of its own; None for all of them as one block.
 
     Yields:
         ``(rows, columns, products)``: slices of query rows and of gallery rows and their (R, C) inner products, dense,
         valid until the next step.
     """
     width = len(gallery) if columns is None else min(columns, len(gallery))
-    height = tile_rows(len(query), width, device=device, dtype=dtype)
+    strips = [
+        slice(block.start + strip.start, block.start + strip.stop)
+        for block in ([slice(0, len(query))] if blocks is None else blocks)
+        for strip in _slices(
+            block.stop - block.start, tile_rows(block.stop - block.start, width, device=device, dtype=dtype)
+        )
+    ]
+    if not strips:
+        return
+    height = max(strip.stop - strip.start for strip in strips)
     buffer = torch.empty(height * width, device=device, dtype=dtype)
     resident: Tensor | None = None
     if _is_ready(gallery, device, dtype):
@@ -127,7 +143,7 @@ def inner_product_tiles(
         resident = _convert(gallery, device, dtype)
     duplicates = duplicate_rows(gallery)
     ties = None if duplicates is None else _Ties(*duplicates, height, device=device, dtype=dtype)
-    for rows in _slices(len(query), height):
+    for rows in strips:
         strip = query[rows] if _is_ready(query, device, dtype) else _convert(query[rows], device, dtype)
         for tile in _slices(len(gallery), width):
             shape = (len(strip), tile.stop - tile.start)

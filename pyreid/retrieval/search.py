@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -15,11 +16,10 @@ from pyreid.ops.distance_tiles import inner_product_tiles, rank_column
 from pyreid.ops.feature_files import read_features, spool
 from pyreid.ops.features import checked_squared_norms, choose_device
 from pyreid.ops.nearest_neighbors import MOST_NEIGHBORS_ON_CUDA, tile_columns
-from pyreid.ops.shards import chunks, gather_facts, wire
+from pyreid.ops.shards import exchange, gather_facts, message_buffer, own_blocks, require_ranks, wire
 
 _FOUND_BYTES = 64 * 2**20  # of the rows found, gathered at a time
 _INDEX_BITS = 0xFFFFFFFF  # of a float32 neighbor, see csrc/nearest_neighbors.h
-_QUERIES_AT_A_TIME = 512  # which of them share a matrix product must not depend on the number of ranks
 
 
 @overload
@@ -178,6 +178,7 @@ def _strips(
     query_norms: Tensor,
     gallery_norms: Tensor,
     selected: Tensor | None = None,
+    blocks: Sequence[slice] | None = None,
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """See :func:`search_rows`; strip by strip, with at least one neighbor for each query."""
     device, dtype = gallery_norms.device, gallery_norms.dtype
@@ -186,7 +187,8 @@ def _strips(
         column = {name: values.masked_fill(~selected.to(device), torch.nan) for name, values in column.items()}
     offset, scale = column.get("offset"), column.get("scale")
     words = dtype.itemsize // 4
-    tiles = inner_product_tiles(query, gallery, device=device, dtype=dtype, columns=tile_columns(device, k))
+    width = tile_columns(device, k)
+    tiles = inner_product_tiles(query, gallery, device=device, dtype=dtype, columns=width, blocks=blocks)
     kept = torch.empty(0, dtype=torch.int64)
     for rows, columns, products in tiles:
         if columns.start == 0:
@@ -269,10 +271,11 @@ def search_sharded(
     Raises:
         RuntimeError: if torch.distributed is not initialised.
         TypeError, ValueError, OSError: as by :func:`search`, or if the ranks disagree about the number of columns, the
-            types or the options. An error on one rank is an error on every rank; none waits for it.
+            types or the options. An error on one rank is an error on every rank; none waits for it. A rank that is not
+            in ``group`` gets one at once, by itself.
     """
-    if not dist.is_available() or not dist.is_initialized():
-        raise RuntimeError("search_sharded: call torch.distributed.init_process_group first, or use search")
+    require_ranks("search_sharded", "search", group)
+    buffer = torch.empty(0)
     own, chosen, facts = (torch.empty(0), torch.empty(0)), torch.device("cpu"), {}
     error: Exception | None = None
     try:
@@ -284,6 +287,7 @@ def search_sharded(
         chosen = choose_device(*own, device)
         for name, features in zip(("query", "gallery"), own, strict=True):
             checked_squared_norms(name, features, device=chosen, dtype=computing_dtype(*own))
+        buffer = message_buffer(group, *own)
         facts = {
             "columns": [features.shape[1] for features in own],
             "types": [str(features.dtype) for features in own],
@@ -296,16 +300,15 @@ def search_sharded(
     num_query, k = _check_agreement(shares)
 
     whole: list[Tensor] = []
-    try:
-        for side, name in enumerate(("query", "gallery")):
-            rows = [share["rows"][side] for share in shares]
-            pieces = chunks(own[side], rows, group)
-            whole.append(_spool_all(name, pieces, own[side]))
-    except Exception as problem:  # _spool_all has let the chunks pass; the gallery's must pass as well
-        error = problem
-        if not whole:
-            for _ in chunks(own[1], [share["rows"][1] for share in shares], group):
-                pass
+    for side, name in enumerate(("query", "gallery")):
+        rows = [share["rows"][side] for share in shares]
+        try:
+            if sum(rows):
+                whole.append(exchange(own[side], rows, group, buffer, functools.partial(spool, name)))
+            else:
+                whole.append(own[side].cpu())
+        except Exception as problem:  # the others still send and receive the gallery; so must this rank
+            error = error or problem
     gather_facts({}, error, group)
 
     sent: list[Tensor] = []
@@ -313,15 +316,14 @@ def search_sharded(
         dtype = computing_dtype(*whole)
         distances = torch.zeros(num_query, k, dtype=dtype)
         indices = torch.zeros(num_query, k, dtype=torch.int64)
-        norms = checked_squared_norms("gallery", whole[1], device=chosen, dtype=dtype)
-        first, world = dist.get_rank(group) * _QUERIES_AT_A_TIME, dist.get_world_size(group)
-        for start in range(first, num_query, world * _QUERIES_AT_A_TIME):
-            block = slice(start, min(start + _QUERIES_AT_A_TIME, num_query))
-            part = whole[0][block]
-            part_norms = checked_squared_norms("query", part, device=chosen, dtype=dtype)
-            distances[block], indices[block] = search_rows(
-                part, whole[1], k, metric, query_norms=part_norms, gallery_norms=norms
-            )
+        norms = [
+            checked_squared_norms(name, features, device=chosen, dtype=dtype)
+            for name, features in zip(("query", "gallery"), whole, strict=True)
+        ]
+        blocks = own_blocks(num_query, group)
+        strips = _strips(*whole, k, metric, query_norms=norms[0], gallery_norms=norms[1], blocks=blocks)
+        for part, nearest, found in strips:
+            distances[part], indices[part] = nearest, found
         sent = [distances.to(wire(group)), indices.to(wire(group))]
     except Exception as problem:
         error = problem
@@ -329,25 +331,6 @@ def search_sharded(
     for result in sent:  # rows that a rank did not search are 0 there, and 0 is neutral
         dist.all_reduce(result, dist.ReduceOp.SUM, group=group)
     return sent[0].cpu().numpy(), sent[1].cpu().numpy()
-
-
-def _spool_all(name: str, pieces: Iterator[Tensor], like: Tensor) -> Tensor:
-    """All chunks in a temporary file. After an error the rest is received and let go: the other ranks send it."""
-    first = next(pieces, None)
-    if first is None:
-        return like[:0].cpu()
-
-    def again() -> Iterator[Tensor]:
-        yield first
-        yield from pieces
-
-    source = again()
-    try:
-        return spool(name, source)
-    except Exception:
-        for _ in pieces:
-            pass
-        raise
 
 
 def _check_agreement(shares: list[dict[str, Any]]) -> tuple[int, int]:

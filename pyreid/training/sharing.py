@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-from pyreid.ops.shards import chunks
+from pyreid.ops.shards import gather_rows, message_buffer
 from pyreid.training.features import (
     OnBatch,
     TestFeatures,
@@ -151,6 +151,19 @@ def _all_features(features: TestFeatures) -> TestFeatures:
 def _whole(share: NDArray[Any] | None) -> Any:
     if share is None:
         return None
-    own = torch.from_numpy(np.ascontiguousarray(share))
-    whole = torch.cat(list(chunks(own if own.ndim == 2 else own[:, None], gather(len(own)), None)))
-    return (whole if own.ndim == 2 else whole[:, 0]).numpy()
+    rows = gather(len(share))
+    own = whole = buffer = torch.empty(0)
+    error: Exception | None = None
+    try:
+        own = torch.from_numpy(np.ascontiguousarray(share))
+        own = own if own.ndim == 2 else own[:, None]
+        buffer = message_buffer(None, own)
+    except Exception as problem:
+        error = problem
+    agree(error)
+    try:
+        whole = gather_rows(own, rows, None, buffer)
+    except Exception as problem:
+        error = problem
+    agree(error)
+    return (whole if share.ndim == 2 else whole[:, 0]).numpy()

@@ -13,10 +13,22 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from pyreid.evaluation import evaluate, evaluate_sharded, sharded
+from pyreid.evaluation import evaluate, evaluate_sharded, evaluator, sharded
 from pyreid.ops import shards
 from python_tests.evaluation.test_evaluate import integer_problem
-from python_tests.ranks import TIMEOUT, WORLDS, FullDisk, attempt, meet, part, run_ranks, share
+from python_tests.ranks import (
+    TIMEOUT,
+    WORLDS,
+    FullDisk,
+    attempt,
+    failing_sender,
+    meet,
+    part,
+    run_ranks,
+    same_strips,
+    share,
+    spy_on_strips,
+)
 
 Arrays = dict[str, Any]
 
@@ -119,18 +131,21 @@ BAD: dict[str, tuple[Callable[[Arrays], None], str, str]] = {  # what the last r
 
 def work(rank: int, world: int, folder: str) -> None:
     """What one rank does: all cases one after the other, into a file."""
-    sharded._QUERIES_AT_A_TIME = 16
+    shards._QUERIES_AT_A_TIME = 16
     shards._CHUNK_BYTES = 1000
     meet(rank, world, folder)
     found: dict[str, Any] = {}
     for name, (make, options) in GOOD.items():
-        found[name] = evaluate_sharded(**share(make(), rank, world), **options).to_dict()
+        with spy_on_strips(evaluator) as strips:
+            found[name] = evaluate_sharded(**share(make(), rank, world), **options).to_dict()
+        found[f"strips {name}"] = strips
     decide, sharded.is_screened = sharded.is_screened, lambda *arguments: True
     for name in SCREENED:
         make, options = GOOD[name]
         found[f"screened {name}"] = evaluate_sharded(**share(make(), rank, world), **options).to_dict()
     sharded.is_screened = decide
-    last = rank == world - 1
+    last_rank = world - 1
+    last = rank == last_rank
     for name, (break_it, _, _) in BAD.items():
         arrays = share(integers(), rank, world)
         if last:
@@ -145,7 +160,11 @@ def work(rank: int, world: int, folder: str) -> None:
     narrow["query"] = narrow["query"][:, :3]
     found["narrow"] = attempt(evaluate_sharded, **narrow)
 
-    original, ranking = tempfile.TemporaryFile, sharded.ranking_strips
+    for sender in {0, last_rank}:
+        for after in (0, 1, 2):  # identities are sent first, then cameras, then features
+            with failing_sender(after, fails=rank == sender):
+                found[f"sender {sender} {after}"] = attempt(evaluate_sharded, **share(integers(), rank, world))
+    original, ranking = tempfile.TemporaryFile, sharded.rank_features
     if last:
         tempfile.TemporaryFile = FullDisk  # type: ignore[assignment, misc]
     found["disk"] = attempt(evaluate_sharded, **share(integers(), rank, world))
@@ -155,9 +174,9 @@ def work(rank: int, world: int, folder: str) -> None:
         def fail(*args: Any, **options: Any) -> Any:
             raise RuntimeError("out of memory")
 
-        sharded.ranking_strips = fail  # type: ignore[assignment]
+        sharded.rank_features = fail  # type: ignore[assignment]
     found["device"] = attempt(evaluate_sharded, **share(integers(), rank, world))
-    sharded.ranking_strips = ranking
+    sharded.rank_features = ranking
     find_matches = sharded.find_matches
     if last:
         sharded.find_matches = fail  # type: ignore[assignment]
@@ -169,6 +188,8 @@ def work(rank: int, world: int, folder: str) -> None:
         if rank in (1, 3):
             own = share(integers(), (1, 3).index(rank), 2)
             found["group"] = evaluate_sharded(**own, group=group).to_dict()
+        else:
+            found["no member"] = attempt(evaluate_sharded, **share(integers(), rank, world), group=group)
     part()
     (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
 
@@ -220,6 +241,29 @@ def test_screened_products_give_the_ranks_of_float64(name: str, results: dict[in
 def test_a_group_of_some_ranks(results: dict[int, list[dict[str, Any]]]) -> None:
     expected = evaluate(**integers()).to_dict()
     assert [results[5][rank]["group"] == expected for rank in (1, 3)] == [True, True]
+    for rank in (0, 2, 4):
+        message = f"ValueError: group: expected a group with this rank in it, but rank {rank} is no member"
+        assert results[5][rank]["no member"] == message
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_which_queries_share_a_product_does_not_depend_on_the_ranks(
+    name: str, results: dict[int, list[dict[str, Any]]]
+) -> None:
+    # The bits alone would not tell: on many machines products of eight rows or more do not depend on their number.
+    same_strips({world: [found[f"strips {name}"] for found in results[world]] for world in WORLDS}, most=16)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_a_rank_that_cannot_send_lets_none_wait(
+    after: int, world: int, results: dict[int, list[dict[str, Any]]]
+) -> None:
+    for sender in {0, world - 1}:
+        messages = [found[f"sender {sender} {after}"] for found in results[world]]
+        error = "MemoryError: no room for a chunk"
+        others = f"ValueError: rank {sender}: {error}"
+        assert messages == [error if rank == sender else others for rank in range(world)]
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -249,7 +293,7 @@ def test_errors_of_the_whole_and_in_the_middle(world: int, results: dict[int, li
     ):
         assert [found[name] for found in results[world]] == [everywhere] * world
     for name, error in (
-        ("disk", "OSError: [Errno 28] gallery: cannot keep chunks in"),
+        ("disk", "OSError: [Errno 28] query: cannot keep chunks in"),
         ("device", "RuntimeError: out of memory"),
         ("memory", "RuntimeError: out of memory"),
     ):

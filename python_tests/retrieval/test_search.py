@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,19 @@ import pyreid
 from pyreid.ops import distance_tiles, shards
 from pyreid.retrieval import search, search_sharded
 from pyreid.retrieval import search as search_function
-from python_tests.ranks import TIMEOUT, WORLDS, FullDisk, attempt, meet, part, run_ranks, share
+from python_tests.ranks import (
+    TIMEOUT,
+    WORLDS,
+    FullDisk,
+    attempt,
+    failing_sender,
+    meet,
+    part,
+    run_ranks,
+    same_strips,
+    share,
+    spy_on_strips,
+)
 
 module = __import__("sys").modules[search_function.__module__]
 
@@ -201,13 +214,15 @@ def alike() -> dict[str, np.ndarray]:
 
 def work(rank: int, world: int, folder: str) -> None:
     """What one rank does: all cases one after the other, into a file."""
-    module._QUERIES_AT_A_TIME = 16
+    shards._QUERIES_AT_A_TIME = 16
     shards._CHUNK_BYTES = 1000
     meet(rank, world, folder)
     last, found = rank == world - 1, {}
     for name, make in (("problem", problem), ("alike", alike)):
         for metric in ("euclidean", "cosine"):
-            result = search_sharded(**share(make(), rank, world), k=20, metric=metric)
+            with spy_on_strips(module) as strips:
+                result = search_sharded(**share(make(), rank, world), k=20, metric=metric)
+            found[f"strips {name} {metric}"] = np.array(strips).reshape(-1, 2)
             found[f"{name} {metric} distances"], found[f"{name} {metric} indices"] = result
     half = {name: array.astype(np.float16) for name, array in share(problem(), rank, world).items()}
     found["half distances"], found["half indices"] = search_sharded(**half, k=401)
@@ -231,15 +246,23 @@ def work(rank: int, world: int, folder: str) -> None:
         short = own if name == "query" else own | {"query": own["query"][:0]}
         messages[f"disk {name}"] = attempt(search_sharded, **short)
         tempfile.TemporaryFile = original  # type: ignore[misc]
-    searching = module.search_rows
+    for sender in {0, world - 1}:
+        for after in (0, 2, 4):
+            with failing_sender(after, fails=rank == sender):
+                messages[f"sender {sender} {after}"] = attempt(search_sharded, **own)
+    if world == 5:
+        group = dist.new_group([1, 3])
+        if rank not in (1, 3):
+            messages["no member"] = attempt(search_sharded, **own, group=group)
+    searching = module._strips
     if last:
 
         def fail(*args: Any, **options: Any) -> Any:
             raise RuntimeError("out of memory")
 
-        module.search_rows = fail
+        module._strips = fail
         messages["device"] = attempt(search_sharded, **own)
-        module.search_rows = searching
+        module._strips = searching
     else:
         messages["device"] = attempt(search_sharded, **own)
     part()
@@ -260,7 +283,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[Any]]:
 def test_any_number_of_ranks_gives_the_same_bits(results: dict[int, list[Any]]) -> None:
     every = [found for world in WORLDS for found in results[world]]
     assert len(every) == 8
-    names = [name for name in every[0] if not name.startswith("error")]
+    names = [name for name in every[0] if not name.startswith(("error", "strips"))]
     assert len(names) == 12
     for name in names:
         assert all(found[name].tobytes() == every[0][name].tobytes() for found in every), name
@@ -304,6 +327,34 @@ def test_an_error_of_one_rank_is_one_of_all(name: str, message: str, results: di
                 assert text == "no error"
             else:
                 assert re.search(message, text), (world, text)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3 * TIMEOUT)
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_which_queries_share_a_product_does_not_depend_on_the_ranks(metric: str, results: dict[int, list[Any]]) -> None:
+    strips = {w: [found[f"strips problem {metric}"].tolist() for found in results[w]] for w in WORLDS}
+    same_strips(strips, most=16)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3 * TIMEOUT)
+@pytest.mark.parametrize("after", [0, 2, 4])
+def test_a_rank_that_cannot_send_lets_none_wait(after: int, results: dict[int, list[Any]]) -> None:
+    for world in WORLDS:
+        for sender in {0, world - 1}:
+            messages = [str(found[f"error sender {sender} {after}"]) for found in results[world]]
+            error = "MemoryError: no room for a chunk"
+            others = f"ValueError: rank {sender}: {error}"
+            assert messages == [error if rank == sender else others for rank in range(world)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3 * TIMEOUT)
+def test_a_rank_outside_the_group(results: dict[int, list[Any]]) -> None:
+    for rank in (0, 2, 4):
+        message = f"ValueError: group: expected a group with this rank in it, but rank {rank} is no member"
+        assert str(results[5][rank]["error no member"]) == message
 
 
 def test_without_ranks() -> None:
