@@ -167,7 +167,6 @@ def test_rates_are_decimal_numbers() -> None:
 
 
 def test_order_strips_and_threads_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyreid.evaluation import verification
     from pyreid.ops import distance_tiles
 
     query, gallery, q_ids, g_ids, q_cams, g_cams = integer_problem(90, 500, num_ids=20, num_cams=3, dim=6, levels=9)
