@@ -58,7 +58,8 @@ def evaluate(
 
     The ranks are exact: those of a stable sort by (distance, gallery index). They are found by counting, for each
     positive, the gallery images that come before it in a strip of inner products. Memory is that of one strip, 64 MiB,
-    or of 32 queries if they need more, and 8 bytes for each pair of a query and a gallery image of its identity; on
+    or of 32 queries if they need more, and 8 bytes for each pair of a query and a gallery image of its identity, with
+    as much again for those of the strip, at most twice its size, and 13 MiB, or 50 bytes for each pair of one query; on
     CUDA up to 3.7 GiB more, but for a query with more than eight million images of its identity.
 
     For a query, gallery images of its identity from its own camera are junk and left out; so are images with identity

@@ -10,6 +10,8 @@ import numpy as np
 AveragePrecision = Literal["step", "trapezoid"]
 NoMatch = Literal["skip", "zero"]
 
+_SLOTS_AT_A_TIME = 1 << 18  # pairs of a query and an item of its identity, of about 50 bytes each while they are scored
+
 
 @dataclass(frozen=True, slots=True)
 class QueryScores:
@@ -40,10 +42,25 @@ def query_scores(ranks: np.ndarray, starts: np.ndarray) -> QueryScores:
     before the first rank. The step AP averages the former (torchreid, fast-reid, the VeRi starter code), the trapezoid
     AP the mean of both (the official Matlab code of Market-1501). INP is that of AGW.
 
+    Beside the ranks memory holds some 50 bytes for each slot of a block of queries: 13 MiB, or those of one query.
+
     Args:
         ranks: (slots,) for each query its ranks, ascending, then -1.
         starts: (Q + 1,) where each query's slots begin.
     """
+    num_queries = len(starts) - 1
+    scores = QueryScores(np.full(num_queries, -1, dtype=np.int64), *(np.zeros(num_queries) for _ in range(3)))
+    begin = 0
+    while begin < num_queries:
+        fits = int(np.searchsorted(starts, starts[begin] + _SLOTS_AT_A_TIME, side="right")) - 1
+        rows = slice(begin, min(max(fits, begin + 1), num_queries))
+        _score(ranks[starts[rows.start] : starts[rows.stop]], starts[rows.start : rows.stop + 1], scores, rows)
+        begin = rows.stop
+    return scores
+
+
+def _score(ranks: np.ndarray, starts: np.ndarray, scores: QueryScores, rows: slice) -> None:
+    """Enter the scores of the queries ``rows``, from their slots alone; of each, terms are added in their order."""
     num_queries = len(starts) - 1
     is_positive = ranks >= 0
     query = np.repeat(np.arange(num_queries), np.diff(starts))[is_positive]
@@ -59,12 +76,12 @@ def query_scores(ranks: np.ndarray, starts: np.ndarray) -> QueryScores:
     def per_query(weights: np.ndarray) -> np.ndarray:
         return np.bincount(query, weights=weights, minlength=num_queries) / divisor
 
+    scores.step[rows] = per_query(precision)
+    scores.trapezoid[rows] = per_query((precision + precision_before) / 2)
     matched = count > 0
-    first_match = np.full(num_queries, -1, dtype=np.int64)
-    first_match[matched] = rank[first[matched]]
-    penalty = np.zeros(num_queries)
-    penalty[matched] = count[matched] / (rank[(first + count - 1)[matched]] + 1)
-    return QueryScores(first_match, per_query(precision), per_query((precision + precision_before) / 2), penalty)
+    scores.first_match_rank[rows][matched] = rank[first[matched]]
+    last = (first + count - 1)[matched]
+    scores.inverse_negative_penalty[rows][matched] = count[matched] / (rank[last] + 1)
 
 
 def cumulative_match(first_match_rank: np.ndarray, max_rank: int, num_scored: int) -> np.ndarray:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import pyreid
-from pyreid.evaluation import EvaluationResult, evaluate, progress
+from pyreid.evaluation import EvaluationResult, evaluate, progress, scores
 from pyreid.ops._checks import Metric
 from python_tests.evaluation.brute_force import Expected, brute_force, exact_distances
 from python_tests.ops.checks import DEVICES
@@ -364,6 +364,47 @@ def test_equal_rows_of_real_features_tie(size: int, metric: str, dtype: type) ->
 def test_memory_is_that_of_a_strip() -> None:
     memory, _ = run_program(1, 2000, 30000)
     assert memory < 0.5 * (4 * 2000 * 30000)
+
+
+MANY_POSITIVES = """
+import resource
+import numpy as np, torch
+from pyreid.evaluation import evaluate
+torch.set_num_threads(1)
+rng = np.random.default_rng(0)
+query, gallery = (rng.standard_normal((n, 4)).astype("f4") for n in (900, 20000))
+query_ids, gallery_ids = (rng.integers(0, 2, n) for n in (900, 20000))
+evaluate(query[:10], gallery[:10], query_ids[:10], gallery_ids[:10])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+evaluate(query, gallery, query_ids, gallery_ids)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_memory_of_pairs_of_one_identity() -> None:
+    pairs = 900 * 10000
+    # a strip, which all queries share, and its ranks and all ranks, 8 bytes each
+    assert 1024 * float(run_code(MANY_POSITIVES)) < 4 * 900 * 20000 + 2 * 8 * pairs + 40 * 2**20
+
+
+@pytest.mark.parametrize("slots", [1, 50, 400])
+def test_scores_do_not_depend_on_the_blocks(slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 90, 60) * (rng.random(60) < 0.8)
+    ranks = []
+    for count in counts:  # ascending, then -1 for those under the query's camera
+        kept = int(rng.integers(0, count + 1))
+        ranks += [*np.sort(rng.choice(500, kept, replace=False)), *[-1] * (count - kept)]
+    arrays = np.array(ranks, dtype=np.int64), np.concatenate([[0], np.cumsum(counts)])
+    expected = scores.query_scores(*arrays)
+    assert 0 < expected.matched.sum() < 60
+    calls, score = [], scores._score
+    monkeypatch.setattr(scores, "_SLOTS_AT_A_TIME", slots)
+    monkeypatch.setattr(scores, "_score", lambda *arguments: (calls.append(arguments[-1]), score(*arguments)))
+    found = scores.query_scores(*arrays)
+    assert len(calls) > 5
+    for name in ("first_match_rank", "step", "trapezoid", "inverse_negative_penalty"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
 
 
 def test_progress(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
