@@ -33,7 +33,8 @@ class Reranker(Protocol):
     def strips(
         self, query: Any, gallery: Any, *, metric: Metric, device: torch.device
     ) -> Iterator[tuple[slice, Tensor]]:
-        """Pairs of a slice of queries and their (R, G) distances, together all queries."""
+        """Pairs of a slice of queries and their (R, G) floating-point distances, none NaN; the slices follow one
+        another from the first query to the last."""
         ...
 
 
@@ -88,8 +89,8 @@ def evaluate(
             (``"zero"``, official Matlab code).
         max_rank: length of the CMC curve. Past the last rank the curve stays at its last value.
         rerank: rank by re-ranked distances: ``pyreid.KReciprocal()``. Images with identity -1 take no part in it, those
-            under the query's camera do. Beside what re-ranking needs, memory is that of a strip of re-ranked distances,
-            never of all.
+            under the query's camera do; a graph that is given to it must be one of the gallery without the former.
+            Beside what re-ranking needs, memory is that of a strip of re-ranked distances, never of all.
         precision: of the products, on CUDA devices and for features of 32 bits or less; elsewhere they are float32 (or
             float64) in any case, and re-ranking has its own. ``"exact"`` multiplies in float16 on tensor cores and
             decides in float64 what their rounding, rigorously bounded, leaves open: the ranks are those of float64.
@@ -105,7 +106,8 @@ def evaluate(
     Raises:
         TypeError: if features are not floating-point, or identities or cameras not integers.
         ValueError: if shapes, lengths or options are wrong, cameras are given for one side only, the query or the
-            gallery is empty, or features are NaN, infinite or out of range.
+            gallery is empty, features are NaN, infinite or out of range, or what ``rerank`` gives is not one distance
+            for each pair.
     """
     check_choice("metric", metric, Metric)
     check_choice("ap", ap, AveragePrecision)
@@ -122,10 +124,12 @@ def evaluate(
     num_junk = int(is_junk.sum())
     if rerank is not None:
         if num_junk:
+            _check_graph(rerank, len(g), num_junk)
             g, g_ids = g[torch.from_numpy(~is_junk).to(g.device)], g_ids[~is_junk]
             g_cams = None if g_cams is None else g_cams[~is_junk]
         matches = find_matches(q_ids, g_ids, q_cams, g_cams)
-        ranks = _rank_strips(rerank.strips(q, g, metric=metric, device=chosen), matches, chosen, progress)
+        strips = rerank.strips(q, g, metric=metric, device=chosen)
+        ranks = _rank_strips(strips, matches, len(g), chosen, progress)
     else:
         matches = find_matches(q_ids, g_ids, q_cams, g_cams)
         screened = is_screened(precision, computing_dtype(q, g), chosen)
@@ -186,14 +190,57 @@ def rank_features(
 
 
 def _rank_strips(
-    strips: Iterator[tuple[slice, Tensor]], matches: Matches, device: torch.device, progress: bool
+    strips: Iterator[tuple[slice, Tensor]], matches: Matches, num_gallery: int, device: torch.device, progress: bool
 ) -> np.ndarray:
+    """Ranks of the positives by given distances.
+
+    Raises:
+        TypeError: if a strip is no pair of a slice and a tensor of floating-point numbers.
+        ValueError: if the strips do not hold each query once, in order, or distances are NaN or not (R, G).
+    """
+    num_query, end = len(matches.begin), 0
     ranker = StripRanker(matches, device)
-    with progress_bar("ranking queries", len(matches.begin), show=progress) as advance:
-        for rows, distances in strips:
-            ranker.rank(distances.to(device), rows)
+    with progress_bar("ranking queries", num_query, show=progress) as advance:
+        for strip in strips:
+            rows, distances = _checked_strip(strip, end, num_query, num_gallery)
+            nans = ranker.rank(distances.to(device, computing_dtype(distances)), rows)
+            if nans.any():
+                row = rows.start + int(np.flatnonzero(nans)[0])
+                raise ValueError(f"rerank: {int(nans.sum())} NaN distances in a strip, the first of query {row}")
             advance(rows.stop - rows.start)
+            end = rows.stop
+    if end < num_query and num_gallery:
+        raise ValueError(f"rerank: expected strips of all {num_query} queries, got none from query {end} on")
     return ranker.ranks
+
+
+def _checked_strip(strip: Any, begin: int, num_query: int, num_gallery: int) -> tuple[slice, Tensor]:
+    if not (
+        isinstance(strip, tuple) and len(strip) == 2 and isinstance(strip[0], slice) and isinstance(strip[1], Tensor)
+    ):
+        raise TypeError(f"rerank: expected strips (slice of queries, tensor of distances), got {type(strip).__name__}")
+    rows, distances = strip
+    if rows.start != begin or not isinstance(rows.stop, int) or not begin < rows.stop <= num_query or rows.step:
+        raise ValueError(
+            f"rerank: expected the next strip to be slice({begin}, stop) with stop up to {num_query}, got {rows}"
+        )
+    if tuple(distances.shape) != (rows.stop - begin, num_gallery):
+        raise ValueError(
+            f"rerank: expected distances of shape {(rows.stop - begin, num_gallery)} for queries {begin} to "
+            f"{rows.stop}, got {tuple(distances.shape)}"
+        )
+    if not distances.is_floating_point():
+        raise TypeError(f"rerank: expected distances of floating-point numbers, got {distances.dtype}")
+    return rows, distances
+
+
+def _check_graph(rerank: Reranker, num_gallery: int, num_junk: int) -> None:
+    graph = getattr(rerank, "graph", None)
+    if graph is not None and graph.num_items - graph.num_query == num_gallery:
+        raise ValueError(
+            f"rerank: its graph holds all {num_gallery} gallery images, but the {num_junk} with identity {JUNK_ID} "
+            f"take no part; make the graph of gallery[gallery_ids != {JUNK_ID}]"
+        )
 
 
 def summarise(

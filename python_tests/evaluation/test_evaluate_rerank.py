@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import pyreid
 from pyreid import KReciprocal, evaluate, k_reciprocal
+from pyreid.retrieval import NeighborGraph
 from python_tests.evaluation.brute_force import brute_force
 from python_tests.evaluation.test_evaluate import assert_equals
 from python_tests.retrieval.test_k_reciprocal import clusters, integers
@@ -59,6 +61,68 @@ def test_junk_takes_no_part() -> None:
     assert result == without
 
 
+class Given:
+    """Re-ranks by given strips."""
+
+    def __init__(self, strips: list[Any]) -> None:
+        self.given = strips
+
+    def settings(self) -> dict[str, Any]:
+        return {"method": "given"}
+
+    def strips(self, query: Any, gallery: Any, **options: Any) -> Any:
+        yield from self.given
+
+
+def strip(start: int, stop: int, *, columns: int = 6, dtype: torch.dtype = torch.float32) -> tuple[slice, torch.Tensor]:
+    return slice(start, stop), torch.arange(4 * columns).view(4, columns)[start:stop].to(dtype)
+
+
+WITH_NAN = (slice(0, 4), torch.tensor([[0.0] * 6, [0.0] * 6, [0.0] * 5 + [torch.nan], [torch.nan] * 6]))
+
+
+@pytest.mark.parametrize(
+    ("strips", "error", "match"),
+    [
+        ([WITH_NAN], ValueError, "rerank: 7 NaN distances in a strip, the first of query 2"),
+        ([strip(0, 3)], ValueError, "rerank: expected strips of all 4 queries, got none from query 3 on"),
+        ([], ValueError, "rerank: expected strips of all 4 queries, got none from query 0 on"),
+        ([strip(1, 4)], ValueError, r"the next strip to be slice\(0, stop\) with stop up to 4, got slice\(1, 4, None"),
+        ([strip(0, 2), strip(1, 4)], ValueError, r"slice\(2, stop\) with stop up to 4, got slice\(1, 4, None\)"),
+        ([strip(0, 4), strip(0, 4)], ValueError, r"slice\(4, stop\) with stop up to 4, got slice\(0, 4, None\)"),
+        ([(slice(0, 5), torch.zeros(5, 6))], ValueError, r"with stop up to 4, got slice\(0, 5, None\)"),
+        ([(slice(0, None), torch.zeros(4, 6))], ValueError, r"with stop up to 4, got slice\(0, None, None\)"),
+        ([strip(0, 4, columns=5)], ValueError, r"shape \(4, 6\) for queries 0 to 4, got \(4, 5\)"),
+        ([(slice(0, 4), torch.zeros(3, 6))], ValueError, r"shape \(4, 6\) for queries 0 to 4, got \(3, 6\)"),
+        (
+            [strip(0, 4, dtype=torch.int64)],
+            TypeError,
+            "expected distances of floating-point .* got torch.int64",
+        ),
+        ([torch.zeros(4, 6)], TypeError, r"rerank: expected strips \(slice of queries, tensor .* got Tensor"),
+    ],
+)
+def test_what_a_re_ranker_gives_is_checked(strips: list[Any], error: type[Exception], match: str) -> None:
+    problem = (np.eye(4, 6), np.eye(6), [0, 1, 2, 0], [0, 1, 2, 0, 1, 2])
+    good = evaluate(*problem, rerank=Given([strip(0, 1), strip(1, 4, dtype=torch.float16)]))
+    assert good.first_match_rank.tolist() == [0, 1, 2, 0]
+    with pytest.raises(error, match=match):
+        evaluate(*problem, rerank=Given(strips))
+
+
+def test_a_graph_is_one_of_the_gallery_without_junk() -> None:
+    query, gallery = clusters(30, 250)
+    q_ids, g_ids, q_cams, g_cams = labels(30, 250, lowest=-1)
+    kept = g_ids != -1
+    problem = (query, gallery, q_ids, g_ids, q_cams, g_cams)
+    whole, clean = (NeighborGraph.exact(query, items, 21) for items in (gallery, gallery[kept]))
+    message = rf"rerank: its graph holds all 250 gallery images, but the {(~kept).sum()} with identity -1 take no part;"
+    with pytest.raises(ValueError, match=message):
+        evaluate(*problem, rerank=KReciprocal(graph=whole))
+    found = evaluate(*problem, rerank=KReciprocal(graph=clean))
+    np.testing.assert_array_equal(found.first_match_rank, evaluate(*problem, rerank=KReciprocal()).first_match_rank)
+
+
 def test_only_junk() -> None:
     with pytest.warns(UserWarning, match="none of the 2 queries has a match"):
         result = evaluate(np.eye(2), np.eye(2), [0, 1], [-1, -1], rerank=KReciprocal())
@@ -99,8 +163,6 @@ def test_bad_features_are_named() -> None:
 
 @pytest.mark.gpu
 def test_cuda() -> None:
-    import torch
-
     problem = (*clusters(40, 300), *labels(40, 300))
     on_cuda = [torch.from_numpy(f).cuda() for f in problem[:2]]
     cpu = evaluate(*problem, rerank=KReciprocal()).to_dict()
