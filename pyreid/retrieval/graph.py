@@ -14,7 +14,7 @@ from pyreid.errors import require
 from pyreid.ops._checks import Metric
 from pyreid.ops.k_reciprocal import pair_distances
 from pyreid.ops.set_neighbors import set_neighbors
-from pyreid.retrieval.faiss_graph import faiss_lists
+from pyreid.retrieval.faiss_graph import faiss_lists, rows_distances
 from pyreid.retrieval.joint_features import JointFeatures
 
 _log = logging.getLogger(__name__)
@@ -241,12 +241,27 @@ class NeighborGraph:
             raise ValueError(f"graph: expected one for the metric of the call, got one for {self.metric!r}")
         if self.k < length:
             raise ValueError(f"graph: expected lists of at least {length} items for these k1 and k2, got {self.k}")
-        rows = torch.linspace(0, len(x) - 1, min(_CHECKED_ROWS, len(x))).long()
-        chosen = self.indices[rows].long()
-        want = torch.stack([(x[i] - x[list_]).square().sum(1) for i, list_ in zip(rows, chosen, strict=True)])
-        scale = x[rows].square().sum(1, keepdim=True) + want
-        if bool(((want - self.distances[rows]).abs() > 1e-3 * scale).any()):
+        count = min(_CHECKED_ROWS, len(x))
+        rows = torch.arange(count, device="cpu") * (len(x) - 1) // max(1, count - 1)
+        lists = self.indices[rows]
+        want = rows_distances(x, rows, lists)
+        if bool(((want - self.distances[rows]).abs() > self._rounding(x, rows, lists, want)).any()):
             raise ValueError("graph: expected the neighbors of these features, got other distances than they have")
+
+    def _rounding(self, x: Tensor, rows: Tensor, lists: Tensor, distances: Tensor) -> Tensor:
+        """(R, K) what the distances of these features may differ by when they are computed again.
+
+        A sum of D squared differences has a relative error, wherever the features lie. An error of the features
+        themselves goes by their length, and there is one only if they were normalised, or if the graph is of another
+        type.
+        """
+        coarser = max(torch.finfo(dtype).eps for dtype in (x.dtype, self.distances.dtype))
+        relative = (x.shape[1] + 4) * coarser * distances
+        if self.metric != "cosine" and self.distances.dtype == x.dtype:
+            return relative
+        lengths = x[rows].norm(dim=1)[:, None] + torch.stack([x[list_.long()].norm(dim=1) for list_ in lists])
+        moved = 2 * coarser * lengths
+        return relative + moved * (2 * distances.sqrt() + moved)
 
 
 def check_neighbors(k: object, items: int) -> int:
@@ -260,5 +275,5 @@ def check_neighbors(k: object, items: int) -> int:
 
 def list_distances(x: Tensor, indices: Tensor) -> Tensor:
     """(N, K) squared distances of (N, D) ``x`` to the items of the lists, summed from differences."""
-    starts = torch.arange(len(x) + 1) * indices.shape[1]
+    starts = torch.arange(len(x) + 1, device=x.device) * indices.shape[1]
     return pair_distances(x, starts, indices.flatten()).view(indices.shape)

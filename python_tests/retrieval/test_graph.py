@@ -131,6 +131,23 @@ def test_a_graph_is_checked_on_rows_of_the_whole_set() -> None:
         k_reciprocal(query, gallery, topk=3, graph=graph)
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("offset", [0.0, 300.0, 1e4])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_graph_of_other_features_is_refused_wherever_they_lie(dtype: Any, offset: float, metric: Any) -> None:
+    rng = np.random.default_rng(0)
+    query, gallery, other = (
+        (rng.standard_normal((n, 16)) + (min(offset, 300) if dtype == np.float16 else offset)).astype(dtype)
+        for n in (20, 60, 60)
+    )
+    graph = NeighborGraph.exact(query, gallery, 30, metric=metric)
+    k_reciprocal(query, gallery, graph=graph, metric=metric)
+    wide = [f.astype(np.float64) for f in (query, gallery)]
+    k_reciprocal(*wide, graph=graph, metric=metric)  # the same numbers
+    with pytest.raises(ValueError, match="graph: expected the neighbors of these features"):
+        k_reciprocal(query, other, graph=graph, metric=metric)
+
+
 def test_an_item_is_in_its_own_list_though_the_index_did_not_find_it() -> None:
     pytest.importorskip("faiss")
     query, gallery = singles(100, 2900)
