@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyreid.ops._checks import FLOAT_TYPES
+from pyreid.ops._checks import FLOAT_TYPES, upcast
 from pyreid.ops.distance_tiles import as_tensor, tile_rows
 from pyreid.ops.k_reciprocal import re_rank_strip
 from pyreid.ops.set_neighbors import SetNeighbors
@@ -22,9 +22,9 @@ def re_ranking(
     """Re-ranked distances from the three matrices of distances: a drop-in for the function of this name.
 
     The function of zhunzhong07/person-re-ranking, which torchreid has, too, bit for bit as far as the exponential
-    function and fused multiplication allow: the distances are squared, cast to float32, and each divided by the maximum
-    of its column; the matrix that results is transposed. (So give it Euclidean distances. torchreid's evaluation gives
-    it squared ones.) As there, ``q_q_dist`` and ``g_g_dist`` should be symmetric, and are read by columns if not.
+    function and fused multiplication allow: the distances are squared (float16 and bfloat16 as float32: there squares
+    of float16 overflow from 256 on), cast to float32, and each divided by the maximum of its column; the matrix that
+    results is transposed. (So give it Euclidean distances. torchreid's evaluation gives it squared ones.) As there, ``q_q_dist`` and ``g_g_dist`` should be symmetric, and are read by columns if not.
     Unlike there, ties are in the order of the indices, a column of zeros gives distances 0 instead of NaN, NaN is an
     error, and of the (Q + G) x (Q + G) matrix only a strip of 64 MiB, or 32 rows, exists at a time.
 
@@ -57,9 +57,9 @@ def re_ranking(
     if q_g.numel() == 0:
         return np.empty((num_query, num_gallery), dtype=np.float32)
     items = num_query + num_gallery
-    maxima = blocks.maxima()
-    lists = SetNeighbors.empty(items, list_length(k1, k2, items, "official"), torch.float32)
-    out = torch.empty((num_query, num_gallery), dtype=torch.float32)
+    maxima, cpu = blocks.maxima(), torch.device("cpu")
+    lists = SetNeighbors.empty(items, list_length(k1, k2, items, "official"), torch.float32, cpu)
+    out = torch.empty((num_query, num_gallery), dtype=torch.float32, device=cpu)
     for rows, values in blocks.strips(maxima):
         lists.add(rows, values, 0)
         if rows.start < num_query:
@@ -80,13 +80,16 @@ class _Blocks:
         self._items = len(q_q) + len(g_g)
 
     def _squares(self, begin: int, end: int) -> Tensor:
-        """Columns [begin, end) as rows, squared in their own type and then cast, as the published code does."""
+        """Columns [begin, end) as rows, squared and cast."""
+        return torch.cat([_squared(part) for _, part in self._parts(begin, end)], dim=1)
+
+    def _parts(self, begin: int, end: int) -> tuple[tuple[str, Tensor], tuple[str, Tensor]]:
+        """Columns [begin, end) as rows, by the matrix that they come from."""
         q = self._num_query
         if end <= q:
-            parts = self._q_q[:, begin:end].t(), self._q_g[begin:end]
-        else:
-            parts = self._q_g[:, begin - q : end - q].t(), self._g_g[:, begin - q : end - q].t()
-        return torch.cat([part.square().float() for part in parts], dim=1)
+            return ("q_q_dist", self._q_q[:, begin:end].t()), ("q_g_dist", self._q_g[begin:end])
+        columns = slice(begin - q, end - q)
+        return ("q_g_dist", self._q_g[:, columns].t()), ("g_g_dist", self._g_g[:, columns].t())
 
     def _slices(self) -> Iterator[slice]:
         """Strips that lie on one side of the border between queries and gallery."""
@@ -101,14 +104,15 @@ class _Blocks:
         Raises:
             ValueError: if there are infinite ones.
         """
-        maxima = torch.empty(self._items)
+        maxima = torch.empty(self._items, dtype=torch.float32, device="cpu")
         for rows in self._slices():
             maxima[rows] = self._squares(rows.start, rows.stop).amax(dim=1)
         wrong = (~torch.isfinite(maxima)).nonzero()
         if len(wrong):
             item, q = int(wrong[0]), self._num_query
             place = f"query {item}" if item < q else f"gallery item {item - q}"
-            raise ValueError(f"q_g_dist: squared distances overflow float32, the first those of {place}")
+            name = next(n for n, part in self._parts(item, item + 1) if bool(_squared(part).isinf().any()))
+            raise ValueError(f"{name}: squared distances overflow float32, the first those of {place}")
         return torch.where(maxima > 0, maxima, 1)
 
     def strips(self, maxima: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -119,17 +123,22 @@ class _Blocks:
     def entries(self, starts: Tensor, columns: Tensor, maxima: Tensor) -> Tensor:
         """The normalised values of the entries of sparse rows."""
         q = self._num_query
-        i = torch.arange(self._items).repeat_interleave(starts.diff())
+        i = torch.arange(self._items, device="cpu").repeat_interleave(starts.diff())
         j = columns.long()
-        squares = torch.empty(len(i))
+        squares = torch.empty(len(i), dtype=torch.float32, device="cpu")
         for block, row, column, here in (
             (self._q_q, j, i, (i < q) & (j < q)),
             (self._q_g, i, j - q, (i < q) & (j >= q)),
             (self._q_g, j, i - q, (i >= q) & (j < q)),
             (self._g_g, j - q, i - q, (i >= q) & (j >= q)),
         ):
-            squares[here] = block[row[here], column[here]].square().float()
+            squares[here] = _squared(block[row[here], column[here]])
         return squares.div_(maxima[i])
+
+
+def _squared(distances: Tensor) -> Tensor:
+    """As float32: of float64 squared before the cast, as the published code does; squares of halves would overflow."""
+    return upcast(distances).square().float()
 
 
 def _as_distances(name: str, matrix: Any, shape: tuple[int, int] | None) -> Tensor:

@@ -117,7 +117,9 @@ def test_degenerate_matrices() -> None:
         ({"q_g_dist": np.array([[1, 1, 1], [1, 1e30, 1]])}, ValueError,
          "q_g_dist: squared distances overflow float32, the first those of query 1"),
         ({"g_g_dist": np.array([[0, 1, np.inf], [1, 0, 1], [1, 1, 0]])}, ValueError,
-         "q_g_dist: squared distances overflow float32, the first those of gallery item 2"),
+         "g_g_dist: squared distances overflow float32, the first those of gallery item 2"),
+        ({"q_q_dist": np.array([[0, 1e30], [1, 0]])}, ValueError,
+         "q_q_dist: squared distances overflow float32, the first those of query 1"),
         ({"k1": 0}, ValueError, "k1: expected at least 1, got 0"),
         ({"lambda_value": -0.1}, ValueError, "lambda_value: expected a number from 0 to 1, got -0.1"),
     ],
@@ -128,3 +130,11 @@ def test_bad_input(change: dict[str, Any], error: type[Exception], match: str) -
     with pytest.raises(error, match=match) as caught:
         re_ranking(**(good | change))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_squares_of_halves_do_not_overflow(dtype: torch.dtype) -> None:
+    rng = np.random.default_rng(0)
+    halves = [torch.from_numpy(rng.uniform(200, 900, shape)).to(dtype) for shape in ((4, 9), (4, 4), (9, 9))]
+    result = re_ranking(*halves, k1=3, k2=2)
+    np.testing.assert_array_equal(result, re_ranking(*(half.float() for half in halves), k1=3, k2=2))
