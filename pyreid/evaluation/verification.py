@@ -231,8 +231,8 @@ def verify(
     places.append(coarse.bin_of_equal_error())
 
     bins = sorted(set(places))
-    slot = torch.full((numbers.num_bins,), len(bins), dtype=torch.int32)
-    slot[bins] = torch.arange(len(bins), dtype=torch.int32)
+    slot = torch.full((numbers.num_bins,), len(bins), dtype=torch.int32, device="cpu")
+    slot[bins] = torch.arange(len(bins), dtype=torch.int32, device="cpu")
     slot = slot.to(chosen)
     low_bits = (1 << _FINE_BITS) - 1
 

@@ -199,7 +199,7 @@ class _Ties:
 
     def apply(self, products: Tensor, tile: slice) -> None:
         """Takes the products of originals from a tile and sets those of the repeated rows in it."""
-        ends = torch.tensor([tile.start, tile.stop])
+        ends = torch.tensor([tile.start, tile.stop], device="cpu")
         (first, last), (begin, end) = (torch.searchsorted(host, ends).tolist() for host in self._hosts)
         held = self._products[: len(products)]
         held[:, first:last] = products[:, self._originals[first:last] - tile.start]

@@ -43,7 +43,7 @@ def faiss_lists(
     proposals, source, breadth = _proposals(x, k, index, parameters)
     indices, distances = _lists(x, proposals)
     generator = torch.Generator().manual_seed(seed)
-    rows = torch.randperm(len(x), generator=generator)[:sample].sort().values
+    rows = torch.randperm(len(x), generator=generator, device=x.device)[:sample].sort().values
     farthest = _farthest(x, generator)
     recall, ratio = _measure(x, features.norms, rows, indices, distances, farthest)
     return FaissLists(indices, distances, farthest, source, recall, ratio, len(rows), breadth)
@@ -95,10 +95,10 @@ def _lists(x: Tensor, proposals: Tensor) -> tuple[Tensor, Tensor]:
     short = (proposals < 0).any(dim=1).nonzero().flatten()
     if len(short):
         proposals[short] = nearest_neighbors(x[short], x, k, metric="sqeuclidean")[1]
-    indices = torch.empty((items, k), dtype=torch.int32)
+    indices = torch.empty((items, k), dtype=torch.int32, device=x.device)
     distances = x.new_empty((items, k))
     for start in range(0, items, _ROWS_AT_A_TIME):
-        own = torch.arange(start, min(items, start + _ROWS_AT_A_TIME))[:, None]
+        own = torch.arange(start, min(items, start + _ROWS_AT_A_TIME), device=x.device)[:, None]
         # By index first: the stable sort by distance then leaves ties in the order of the indices.
         candidates = torch.cat([proposals[start : start + len(own)], own], dim=1).sort(dim=1).values
         repeated = torch.zeros_like(candidates, dtype=torch.bool)
@@ -112,7 +112,7 @@ def _lists(x: Tensor, proposals: Tensor) -> tuple[Tensor, Tensor]:
 
 def rows_distances(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """(R, C) squared distances between the ascending ``rows`` of ``x`` and for each the items in (R, C) ``columns``."""
-    counts = torch.zeros(len(x) + 1, dtype=torch.int64)
+    counts = torch.zeros(len(x) + 1, dtype=torch.int64, device=x.device)
     counts[rows + 1] = columns.shape[1]
     return pair_distances(x, counts.cumsum(0), columns.flatten().int()).view(columns.shape)
 
@@ -126,12 +126,12 @@ def _farthest(x: Tensor, generator: torch.Generator) -> Tensor:
     centered = x - x.mean(dim=0)
     radii = centered.square().sum(dim=1)
     outer = radii.topk(min(_LANDMARKS, len(x))).indices
-    landmarks = torch.cat([outer, torch.randperm(len(x), generator=generator)[:_LANDMARKS]]).unique()
-    farthest = torch.empty(len(x), dtype=torch.int32)
+    landmarks = torch.cat([outer, torch.randperm(len(x), generator=generator, device=x.device)[:_LANDMARKS]]).unique()
+    farthest = torch.empty(len(x), dtype=torch.int32, device=x.device)
     offset = radii[landmarks] / 2
     for rows, _, products in inner_product_tiles(centered, centered[landmarks], device=x.device, dtype=x.dtype):
         farthest[rows] = landmarks[(offset - products).argmax(dim=1)].int()
-    return pair_distances(x, torch.arange(len(x) + 1), farthest)
+    return pair_distances(x, torch.arange(len(x) + 1, device=x.device), farthest)
 
 
 def _measure(

@@ -29,10 +29,10 @@ def nearest_by_graph(
     """
     encoded = EncodedSet.of(features, parameters, graph)
     distances = features.x.new_empty((features.num_query, topk))
-    indices = torch.empty((features.num_query, topk), dtype=torch.int64)
+    indices = torch.empty((features.num_query, topk), dtype=torch.int64, device="cpu")
     search = _Search(features, encoded, graph, topk)
     undecided = []
-    for queries in search.blocks(torch.arange(features.num_query), graph.k):
+    for queries in search.blocks(torch.arange(features.num_query, device="cpu"), graph.k):
         lists = graph.indices[queries].long() - features.num_query
         distances[queries], indices[queries], decided = search.best(queries, lists)
         undecided.append(queries[~decided])
@@ -68,7 +68,7 @@ class _Search:
     def first_without_overlap(self, queries: Tensor) -> Tensor:
         """(R, topk) gallery items: the best of those with m = 0 are among them, or are preceded by topk of them."""
         if self._encoded.parameters.lambda_value == 0:  # they tie, and the indices decide
-            return torch.arange(self._topk).expand(len(queries), -1)
+            return torch.arange(self._topk, device="cpu").expand(len(queries), -1)
         return nearest_neighbors(self._x[queries], self._x[self._num_query :], self._topk, metric="sqeuclidean")[1]
 
     def best(self, queries: Tensor, named: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -78,14 +78,14 @@ class _Search:
         """
         rows, items, overlap = self._candidates(queries, named)
         counts = torch.bincount(rows, minlength=len(queries))
-        entries = torch.zeros(len(self._x) + 1, dtype=torch.int64)
+        entries = torch.zeros(len(self._x) + 1, dtype=torch.int64, device="cpu")
         entries[queries + 1] = counts
         squared = pair_distances(self._x, entries.cumsum(0), (items + self._num_query).int())
         final = self._blend(overlap, squared, queries[rows])
         # Rows and items ascend, and lexsort is stable: ties stay in the order of the indices.
         order = torch.from_numpy(np.lexsort((final.numpy(), rows.numpy())))
         starts = counts.cumsum(0) - counts
-        places = starts[:, None] + torch.arange(self._topk)
+        places = starts[:, None] + torch.arange(self._topk, device="cpu")
         enough = counts >= self._topk
         chosen = order[places.clamp(max=len(order) - 1)] if len(order) else places.new_zeros(places.shape)
         distances = final[chosen] if len(order) else self._x.new_zeros(places.shape)
@@ -100,12 +100,12 @@ class _Search:
         sizes = self._sizes[entries]
         places = _ranges(gallery.starts[rows_of.columns[entries].long()], sizes)
         smaller = torch.minimum(rows_of.weights[entries].repeat_interleave(sizes), gallery.weights[places])
-        own = torch.arange(len(queries)).repeat_interleave(lengths).repeat_interleave(sizes)
+        own = torch.arange(len(queries), device="cpu").repeat_interleave(lengths).repeat_interleave(sizes)
         keys = own * self._num_gallery + gallery.columns[places]
-        more = (torch.arange(len(queries))[:, None] * self._num_gallery + named)[named >= 0]
+        more = (torch.arange(len(queries), device="cpu")[:, None] * self._num_gallery + named)[named >= 0]
         unique, place = torch.cat([keys, more]).unique(return_inverse=True)
         # One after the other, by ascending columns, as on strips: the same bits. (torch may add in threads.)
-        overlap = torch.zeros(len(unique), dtype=self._x.dtype)
+        overlap = torch.zeros(len(unique), dtype=self._x.dtype, device="cpu")
         np.add.at(overlap.numpy(), place[: len(keys)].numpy(), smaller.numpy())
         return unique // self._num_gallery, unique % self._num_gallery, overlap
 
@@ -121,9 +121,11 @@ class _Search:
     def _decided(self, queries: Tensor, last: Tensor) -> Tensor:
         """Whether no item without a shared column, beyond the query's list, can be as near as the last one found."""
         if self._graph.k == len(self._x):
-            return torch.ones(len(queries), dtype=torch.bool)
+            return torch.ones(len(queries), dtype=torch.bool, device="cpu")
         if not self._graph.is_exact and self._encoded.parameters.lambda_value > 0:
-            return torch.ones(len(queries), dtype=torch.bool)  # what is beyond the list is unknown in any case
+            return torch.ones(
+                len(queries), dtype=torch.bool, device="cpu"
+            )  # what is beyond the list is unknown in any case
         beyond = self._graph.distances[queries, -1].to(last.dtype)
         return last < self._blend(torch.zeros_like(beyond), beyond, queries)
 
@@ -131,4 +133,4 @@ class _Search:
 def _ranges(starts: Tensor, lengths: Tensor) -> Tensor:
     """The numbers from each start on, so many as its length says, behind one another."""
     first = lengths.cumsum(0) - lengths
-    return torch.arange(int(lengths.sum())) + (starts - first).repeat_interleave(lengths)
+    return torch.arange(int(lengths.sum()), device=lengths.device) + (starts - first).repeat_interleave(lengths)

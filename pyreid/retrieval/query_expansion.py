@@ -230,7 +230,7 @@ def _gallery_lists(graph: NeighborGraph, k: int) -> Tensor:
 
 def _without_self(nearest: Tensor) -> Tensor:
     """(G, k) of (G, k + 1) lists: without the item itself, or the last where an item has so many copies before it."""
-    own = nearest == torch.arange(len(nearest))[:, None]
+    own = nearest == torch.arange(len(nearest), device=nearest.device)[:, None]
     own[:, -1] |= ~own.any(dim=1)
     return nearest[~own].view(len(nearest), -1)
 

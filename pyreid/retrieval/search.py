@@ -158,8 +158,8 @@ def search_rows(
     Returns:
         (Q, k) distances and (Q, k) int64 indices, on the CPU.
     """
-    distances = torch.empty(len(query), k, dtype=gallery_norms.dtype)
-    indices = torch.empty(len(query), k, dtype=torch.int64)
+    distances = torch.empty(len(query), k, dtype=gallery_norms.dtype, device="cpu")
+    indices = torch.empty(len(query), k, dtype=torch.int64, device="cpu")
     if indices.numel():
         strips = _strips(
             query, gallery, k, metric, query_norms=query_norms, gallery_norms=gallery_norms, selected=selected
@@ -210,8 +210,8 @@ def _measured(
     """Distances and indices of the neighbors kept. Of the gallery only the rows found are read and converted."""
     device, dtype = gallery_norms.device, gallery_norms.dtype
     k = kept.shape[1] // (dtype.itemsize // 4)
-    distances = torch.empty(len(query), k, dtype=dtype)
-    indices = torch.empty(len(query), k, dtype=torch.int64)
+    distances = torch.empty(len(query), k, dtype=dtype, device="cpu")
+    indices = torch.empty(len(query), k, dtype=torch.int64, device="cpu")
     step = max(1, _FOUND_BYTES // (k * gallery.shape[1] * dtype.itemsize))
     for start in range(0, len(query), step):
         part = slice(start, min(start + step, len(query)))
