@@ -121,6 +121,34 @@ def test_the_bound_decides(metric: str, device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("products", HALF)
+def test_the_rounding_of_values_decides(products: torch.dtype, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Every feature is exact in float16, every product exact in float32, and the query so short that nothing but the
+    # rounding of |g|^2 / 2 and of the value itself can count. In units of u = 2^-26, the step of float32 below 1/4:
+    #   negative: |g|^2 / 2 = 1/4 + 1.25 u, q.g = 4.375 u: exactly 1/4 - 3.125 u, before the positive; but in float32
+    #             |g|^2 / 2 becomes 1/4 + 2 u, and 1/4 - 2.375 u becomes 1/4 - 2 u, behind it by the whole step
+    #   positive: |g|^2 / 2 = 1/4 - 3 u, a number of float32, and q.g = 0
+    query = torch.tensor([[0, 0, 0, 35 * 2.0**-15, 0]])
+    negative = [0.5, 0.5, 3 * 2.0**-14, 2.0**-14, 0]
+    positive = [4096 * 2.0**-13, 4095 * 2.0**-13, 88 * 2.0**-13, 0, 21 * 2.0**-13]
+    gallery = torch.tensor([positive, negative])
+    exact = gallery.double().square().sum(1) / 2 - gallery.double() @ query[0].double()
+    assert ((exact - 0.25) * 2.0**26).tolist() == [-3, -3.125]
+    ids = np.array([0, 1])
+    matches = find_matches(ids[:1], ids, None, None)
+
+    def ranks() -> list[int]:
+        on = torch.device(device)
+        return rank_by_screening(
+            query.to(on), gallery.to(on), matches, ids[:1], ids, ids < 0, "euclidean", on, products=products
+        ).tolist()
+
+    assert ranks() == [1]
+    monkeypatch.setattr(screening, "_SLACK", 0.0)
+    assert ranks() == [0]  # so these features need it
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_lists_that_are_too_short_are_made_anew(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Far from the origin half precision tells nothing apart: every pair is open, in float32 most are.
     problem = Problem(9, 640, away=5000.0)
