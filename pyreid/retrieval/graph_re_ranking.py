@@ -123,9 +123,8 @@ class _Search:
         if self._graph.k == len(self._x):
             return torch.ones(len(queries), dtype=torch.bool, device="cpu")
         if not self._graph.is_exact and self._encoded.parameters.lambda_value > 0:
-            return torch.ones(
-                len(queries), dtype=torch.bool, device="cpu"
-            )  # what is beyond the list is unknown in any case
+            # what is beyond the list is unknown in any case
+            return torch.ones(len(queries), dtype=torch.bool, device="cpu")
         beyond = self._graph.distances[queries, -1].to(last.dtype)
         return last < self._blend(torch.zeros_like(beyond), beyond, queries)
 

@@ -24,9 +24,10 @@ def re_ranking(
     The function of zhunzhong07/person-re-ranking, which torchreid has, too, bit for bit as far as the exponential
     function and fused multiplication allow: the distances are squared (float16 and bfloat16 as float32: there squares
     of float16 overflow from 256 on), cast to float32, and each divided by the maximum of its column; the matrix that
-    results is transposed. (So give it Euclidean distances. torchreid's evaluation gives it squared ones.) As there, ``q_q_dist`` and ``g_g_dist`` should be symmetric, and are read by columns if not.
-    Unlike there, ties are in the order of the indices, a column of zeros gives distances 0 instead of NaN, NaN is an
-    error, and of the (Q + G) x (Q + G) matrix only a strip of 64 MiB, or 32 rows, exists at a time.
+    results is transposed. (So give it Euclidean distances. torchreid's evaluation gives it squared ones.) As there,
+    ``q_q_dist`` and ``g_g_dist`` should be symmetric, and are read by columns if not. Unlike there, ties are in the
+    order of the indices, a column of zeros gives distances 0 instead of NaN, NaN is an error, and of the (Q + G) x (Q +
+    G) matrix only a strip of 64 MiB, or 32 rows, exists at a time.
 
     :func:`pyreid.k_reciprocal` computes the same from features, without these matrices.
 
