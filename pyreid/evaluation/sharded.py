@@ -231,4 +231,5 @@ def _exchange(own: Sets, shares: list[dict[str, Any]], group: dist.ProcessGroup 
     query_ids, gallery_ids, query_cams, gallery_cams = labels
     assert query_ids is not None
     assert gallery_ids is not None
-    return Sets(*features, query_ids, gallery_ids, query_cams, gallery_cams)
+    query, gallery = features
+    return Sets(query, gallery, query_ids, gallery_ids, query_cams, gallery_cams)

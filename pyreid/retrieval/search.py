@@ -321,7 +321,7 @@ def search_sharded(
             for name, features in zip(("query", "gallery"), whole, strict=True)
         ]
         blocks = own_blocks(num_query, group)
-        strips = _strips(*whole, k, metric, query_norms=norms[0], gallery_norms=norms[1], blocks=blocks)
+        strips = _strips(whole[0], whole[1], k, metric, query_norms=norms[0], gallery_norms=norms[1], blocks=blocks)
         for part, nearest, found in strips:
             distances[part], indices[part] = nearest, found
         sent = [distances.to(wire(group)), indices.to(wire(group))]
