@@ -14,7 +14,7 @@ JUNK_ID = -1  # the identity of gallery images that are left out for all queries
 
 
 def as_integers(name: str, values: Any, length: int, of: str) -> np.ndarray:
-    """Identities or cameras as (length,) int64.
+    """Identities or cameras as (length,) int64, copied: torch takes neither negative strides nor read-only arrays.
 
     Raises:
         TypeError: if they are not integers.
@@ -34,7 +34,7 @@ def as_integers(name: str, values: Any, length: int, of: str) -> np.ndarray:
         raise TypeError(f"{name}: expected integers, got {values.dtype}")
     if values.dtype == np.uint64 and values.size and values.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{name}: {values.max()} does not fit a 64-bit signed integer")
-    return np.ascontiguousarray(values, dtype=np.int64)
+    return np.array(values, dtype=np.int64, order="C")
 
 
 def as_cameras(

@@ -40,6 +40,9 @@ def _fake(x: Tensor) -> Tensor:
 def as_tensor(name: str, array: Any) -> Tensor:
     """A tensor on the memory of a torch tensor, a NumPy array (also memory-mapped) or anything with DLPack.
 
+    A NumPy array that torch cannot describe is copied: of another byte order, or with strides that are negative or no
+    multiples of the numbers' size, as those of a field of packed records.
+
     Raises:
         TypeError: for any other object, and for element types that torch does not have.
     """
@@ -55,8 +58,8 @@ def as_tensor(name: str, array: Any) -> Tensor:
         array = np.asarray(array)
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
-    if any(stride < 0 for stride in array.strides):
-        array = np.ascontiguousarray(array)
+    if not array.flags.aligned or any(stride < 0 or stride % array.itemsize for stride in array.strides):
+        array = array.copy(order="C")  # ascontiguousarray would leave the stride of a single row
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
         try:

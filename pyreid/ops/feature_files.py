@@ -46,7 +46,8 @@ def open_features(path: str | os.PathLike[str], key: str | None = None) -> Tenso
 
     All functions of evaluation and :func:`pyreid.search` take a path for features and open it by this function. What
     they read stays in the system's cache, which gives way when memory runs short. Nothing is loaded as a whole but
-    float16 and bfloat16 galleries: they become float32, up to 512 MiB at once and beyond that in blocks of 64 MiB.
+    float16 and bfloat16 galleries: they become float32, up to 512 MiB at once and beyond that in blocks of 64 MiB. A
+    ``.npy`` file of another byte order than the machine's, as a rule a big-endian one, is not mapped but read whole.
 
     Args:
         path: a ``.npy`` or ``.safetensors`` file. It must not change while it is in use.
