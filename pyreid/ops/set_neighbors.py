@@ -120,6 +120,7 @@ def set_neighbors(
             lists.add(others, products[:, num_query:], rows.start, offset=offset[rows], transposed=True)
         if query_products is not None:
             query_products[rows] = products[:, num_query:]
+        del products  # the strip's memory, before that of the next loop is allocated
     if in_full:
         for rows, _, products in inner_product_tiles(x[num_query:], x, device=x.device, dtype=x.dtype):
             lists.add(slice(rows.start + num_query, rows.stop + num_query), products, 0, offset=offset)

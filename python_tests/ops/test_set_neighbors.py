@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import sys
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import hypothesis
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from pyreid.ops import set_neighbors as module
 from pyreid.ops.set_neighbors import SetNeighbors, set_neighbors
 
 Update = torch.ops.pyreid.set_neighbors_
@@ -124,3 +127,29 @@ def test_bad_input(changes: dict[str, Any], match: str) -> None:
 
 def test_schema() -> None:
     torch.library.opcheck(Update.default, arguments(), test_utils="test_schema")
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_one_strip_exists_at_a_time(repeated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).integers(-50, 51, (40, 8)).astype(np.float32)
+    if repeated:
+        x[30] = x[20]
+    strips: list[weakref.ref[torch.Tensor]] = []
+    loops = 0
+
+    def watched(make: Any) -> Any:
+        def make_and_keep(*arguments: Any, **options: Any) -> Iterator[tuple[Any, ...]]:
+            nonlocal loops
+            loops += 1
+            assert all(strip() is None for strip in strips)
+            for *place, products in make(*arguments, **options):
+                strips.append(weakref.ref(products))
+                yield *place, products
+                del products
+
+        return make_and_keep
+
+    for name in ("inner_product_tiles", "triangle_strips"):
+        monkeypatch.setattr(module, name, watched(getattr(module, name)))
+    check(x, 5, 10)
+    assert loops == 2
