@@ -77,6 +77,8 @@ def rerank(
         found = method.strips(queries, rows, metric=metric, device=chosen)  # type: ignore[arg-type]
         yield from _with_progress(found, len(queries))
 
+    if output is not None and any(output.exists() and output.samefile(given) for given in (query, gallery)):
+        raise ValueError(f"--output: {output} is one of the inputs")
     if topk is None and output is not None:
         kind = np.float64 if dtype == torch.float64 else np.float32
         shape = (len(queries), len(rows))
@@ -84,14 +86,19 @@ def rerank(
         def write(temporary: Path) -> None:
             if output.suffix == ".npz":
                 dense = np.empty(shape, dtype=kind)
-            else:
-                dense = np.lib.format.open_memmap(temporary, mode="w+", dtype=kind, shape=shape)
-            for strip, values in strips():
-                dense[strip] = values.cpu().numpy()
-            if output.suffix == ".npz":
+                for strip, values in strips():
+                    dense[strip] = values.cpu().numpy()
                 np.savez(temporary, distances=dense)
-            else:
-                dense.flush()  # type: ignore[attr-defined]
+                return
+            # Strip by strip in their order, not through a map: on a full disk a map ends the process by a signal.
+            header = {"descr": np.lib.format.dtype_to_descr(np.dtype(kind)), "fortran_order": False, "shape": shape}
+            try:
+                with temporary.open("wb") as file:
+                    np.lib.format.write_array_header_1_0(file, header)
+                    for _, values in strips():
+                        file.write(np.ascontiguousarray(values.cpu().numpy(), dtype=kind).data)
+            except OSError as error:
+                raise OSError(error.errno, f"{output}: cannot be written ({error.strerror})") from error
 
         write_atomically(output, write)
         print(f"{output}: distances ({shape[0]}, {shape[1]})")

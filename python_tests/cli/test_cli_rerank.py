@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,26 @@ def test_all_distances(files: Path, query: np.ndarray, gallery: np.ndarray, suff
     np.testing.assert_array_equal(distances, expected)
     assert distances.dtype == dtype
     assert len(list(files.iterdir())) == 3
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(files: Path) -> None:
+    np.save(files / "gallery.npy", np.random.default_rng(0).standard_normal((2000, 8)).astype("f4"))
+
+    def limit() -> None:  # of the size of a file, which is as if the disk were full
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    command_line = [sys.executable, "-m", "pyreid", *["rerank", *command(files, "--output", str(files / "d.npy"))]]
+    done = subprocess.run(command_line, capture_output=True, text=True, preexec_fn=limit, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip() == f"pyreid: error: [Errno 27] {files / 'd.npy'}: cannot be written (File too large)"
+    assert sorted(file.name for file in files.iterdir()) == ["gallery.npy", "query.npy"]
+
+
+def test_the_output_is_no_input(files: Path) -> None:
+    before = (files / "query.npy").read_bytes()
+    result = CliRunner().invoke(app, command(files, "--output", str(files / "query.npy")))
+    assert "query.npy is one of the inputs" in str(result.exception)
+    assert (files / "query.npy").read_bytes() == before
 
 
 def test_the_best_of_each_query(files: Path, query: np.ndarray, gallery: np.ndarray) -> None:
