@@ -97,7 +97,9 @@ def extract_to_file(
         paths: N image files.
         output: a ``.npy`` file, or a ``.safetensors`` file that gets one tensor, ``features``; (N, D) float32.
         resume: continue what an interrupted call has left, or begin if there is nothing.
-        overwrite: replace ``output`` and what an interrupted call has left.
+        overwrite: replace ``output`` and what an interrupted call has left. The old output stays until all new rows are
+            on the disk; then it is removed, the new list written, and the new output put in place. A reader sees the
+            old pair, a list without an output, or the new pair. If interrupted, go on with ``resume``.
         on_batch: called with the number of images of each batch, first with that of those done before.
 
     Returns:
@@ -120,7 +122,7 @@ def extract_to_file(
         raise IsADirectoryError(f"output: expected a file, got the folder {output}")
     part, journal_path = _leftovers(output)
     if not overwrite:
-        if output.exists():
+        if output.exists() and not journal_path.exists():
             raise FileExistsError(f"output {output}: exists; choose another name, or replace it with --overwrite")
         if not resume and journal_path.exists():
             raise FileExistsError(
@@ -132,12 +134,16 @@ def extract_to_file(
     with journal_path.open("a+b") as journal:
         _lock(journal, output)
         done, columns = _read_journal(journal, settings, output) if resume else (0, None)
+        if done == len(paths) and not part.exists():  # stopped after the last step but one
+            journal_path.unlink()
+            return done, int(columns or 0)
         if done == 0:
             journal.truncate(0)
             part.unlink(missing_ok=True)
             _append(journal, json.dumps(settings))
         columns = _write_rows(extractor, paths, part, journal, done, columns, on_batch)
-        # The list first: an output that is there is complete.
+        # An output that is there is complete, and the list beside it is its own: the old one goes before its list does.
+        output.unlink(missing_ok=True)
         write_text(paths_file(output), "".join(f"{path}\n" for path in paths))
         part.replace(output)
         journal_path.unlink()
@@ -222,6 +228,8 @@ def _read_journal(journal: IO[bytes], settings: dict[str, Any], output: Path) ->
         return 0, None
     rows = settings["number of images"]
     needed = len(_header(output.suffix, rows, columns)) + 4 * done * columns
+    if done == rows and not part.exists() and output.is_file() and output.stat().st_size == needed:
+        return done, columns
     if done > rows or not part.is_file() or part.stat().st_size < needed:
         raise PyreidError(f"{part}: expected {done} rows of {columns} columns, got less; use --overwrite")
     return done, columns
