@@ -66,6 +66,7 @@ class FaissIndex:
         require("faiss", extra="faiss")
         import faiss
 
+        version = gallery.version  # before the keys: a change during the build makes the index refuse
         keys = gallery.keys()
         if len(keys) == 0:
             raise ValueError("gallery: expected at least one item, got none")
@@ -88,7 +89,7 @@ class FaissIndex:
             index.train(_features(gallery, keys[np.sort(some)]))
         for start in range(0, len(keys), _ROWS_AT_A_TIME):
             index.add(_features(gallery, keys[start : start + _ROWS_AT_A_TIME]))
-        return cls(kind, gallery, keys, index, gallery.version)
+        return cls(kind, gallery, keys, index, version)
 
     def search(self, query: Any, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
         """About the nearest items of each query.

@@ -230,18 +230,15 @@ class Gallery:
             raise TypeError(f"where: expected a callable, got {type(where).__name__}")
         conditions = Filter(_some("ids", ids), _some("cameras", cameras), _range(time_range), _values(metadata), where)
         matrix = matrix.to(device=chosen, dtype=torch.float32)
-        distances, keys = self._store.search(matrix, int(k), conditions, chosen)
-        different, places = np.unique(keys, return_inverse=True)
-        places = places.reshape(keys.shape)
-        found = self._store.records(different)
-        numbers: Any = places.tolist()
+        distances, found = self._store.search(matrix, int(k), conditions, chosen)
+        rows, width = found.keys.shape
         return Hits(
             distances,
-            keys,
-            found.ids[places],
-            found.cameras[places],
-            found.timestamps[places],
-            [[found.metadata[place] for place in row] for row in numbers],
+            found.keys,
+            found.ids,
+            found.cameras,
+            found.timestamps,
+            [list(found.metadata[row * width : (row + 1) * width]) for row in range(rows)],
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:

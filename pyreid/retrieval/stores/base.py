@@ -102,11 +102,10 @@ class Store(Protocol):
             KeyError: if there is none of a key.
         """
 
-    def search(
-        self, query: torch.Tensor, k: int, filter: Filter, device: torch.device
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """(Q, K) float32 distances and (Q, K) int64 keys of the K nearest items that pass the filter, by (distance,
-        key); K is the smaller one of ``k`` and their number."""
+    def search(self, query: torch.Tensor, k: int, filter: Filter, device: torch.device) -> tuple[np.ndarray, Records]:
+        """(Q, K) float32 distances and the K nearest items that pass the filter, by (distance, key); K is the smaller
+        one of ``k`` and their number. The records are those of one moment, whatever other threads change: (Q, K) keys,
+        ids, cameras and timestamps, Q K metadata in the same order, no features."""
 
     def close(self) -> None:
         """Let go of files and connections."""

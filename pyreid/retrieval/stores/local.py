@@ -230,9 +230,7 @@ class LocalStore:
             rows = self._rows(keys)
             with self._writing():
                 self._commit(pack({"op": "remove"}, (keys,)))
-                self._alive[rows] = False
-                for row in rows.tolist():
-                    self._metadata[row] = None
+                self._alive[rows] = False  # metadata stay until a compaction: a search may be about to return them
                 self.version += 1
 
     def records(self, keys: np.ndarray) -> Records:
@@ -247,9 +245,7 @@ class LocalStore:
                 self._keys[rows],
             )
 
-    def search(
-        self, query: torch.Tensor, k: int, filter: Filter, device: torch.device
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def search(self, query: torch.Tensor, k: int, filter: Filter, device: torch.device) -> tuple[np.ndarray, Records]:
         """As :class:`Store` says; exact, by :func:`pyreid.search`'s engine on the mapped features.
 
         A filter that leaves at most a quarter of the rows, and these within 256 MiB, has them copied and searched; for
@@ -260,14 +256,21 @@ class LocalStore:
             if self._norms is None:
                 cpu = torch.device("cpu")
                 self._norms = squared_norms(as_tensor("features", self._matrix()), device=cpu, dtype=torch.float32)
-            matrix, norms, keys = self._matrix(), self._norms, self._keys
+            matrix, norms, numbers = self._matrix(), self._norms, np.arange(len(self._keys))
+            ids, cameras, times, metadata, keys = self._ids, self._cameras, self._times, self._metadata, self._keys
+
+        def found(rows: np.ndarray) -> Records:
+            known = [copy.deepcopy(metadata[row]) for row in rows.ravel().tolist()]
+            none = np.empty((0, self.columns), np.float32)
+            return Records(none, ids[rows], cameras[rows], times[rows], known, keys[rows])
+
         count = int(selected.sum())
         k = min(k, count)
         if k == 0 or len(query) == 0:
-            return np.empty((len(query), k), np.float32), np.empty((len(query), k), np.int64)
+            return np.empty((len(query), k), np.float32), found(np.empty((len(query), k), np.int64))
         mask: torch.Tensor | None = None
         if count * _GATHER_SHARE <= len(keys) and count * self._row_bytes <= _GATHER_BYTES:
-            matrix, norms, keys = matrix[selected], norms[torch.from_numpy(selected)], keys[selected]
+            matrix, norms, numbers = matrix[selected], norms[torch.from_numpy(selected)], numbers[selected]
         elif count < len(keys):
             mask = torch.from_numpy(selected)
         query_norms = squared_norms(query, device=device, dtype=torch.float32)
@@ -280,7 +283,7 @@ class LocalStore:
             gallery_norms=norms.to(device),
             selected=mask,
         )
-        return distances.numpy(), keys[rows.numpy()]
+        return distances.numpy(), found(numbers[rows.numpy()])
 
     def compact(self) -> None:
         """Rewrite the files without the items removed. A kill leaves the old files or the new ones."""
@@ -311,13 +314,15 @@ class LocalStore:
         Raises:
             GalleryError: if they are not what was added.
         """
+        with self._guard:  # a compaction leaves the mapped file as it is
+            matrix, sums, path = self._matrix(), list(self._sums), self._features
         start = 0
-        for count, expected in self._sums:
+        for count, expected in sums:
             crc = 0
             for row in range(start, start + count, _BLOCK_ROWS):
-                crc = zlib.crc32(self._matrix()[row : min(row + _BLOCK_ROWS, start + count)].tobytes(), crc)
+                crc = zlib.crc32(matrix[row : min(row + _BLOCK_ROWS, start + count)].tobytes(), crc)
             if crc != expected:
-                raise GalleryError(f"{self._features}: rows {start} to {start + count - 1} are damaged")
+                raise GalleryError(f"{path}: rows {start} to {start + count - 1} are damaged")
             start += count
 
     def close(self) -> None:
@@ -366,7 +371,7 @@ class LocalStore:
                         int(self._ids[row]),
                         int(self._cameras[row]),
                         float(self._times[row]),
-                        self._metadata[row] or {},
+                        copy.deepcopy(self._metadata[row]) or {},
                     )
                     selected[row] = bool(filter.where(item))
             finally:

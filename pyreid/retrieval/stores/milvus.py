@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,6 +54,7 @@ class MilvusStore:
         from pyreid.retrieval.stores.milvus_client import Client
 
         self.version = 0
+        self._guard = threading.RLock()  # no removal by this object between a search and its records
         self._name = collection
         self._client = Client(path, create=columns is not None, options=options)
         try:
@@ -124,10 +127,11 @@ class MilvusStore:
         return np.array(keys, np.int64)
 
     def remove(self, keys: np.ndarray) -> None:
-        self.records(keys)
-        for start in range(0, len(keys), _ROWS_AT_A_TIME):
-            self._client.delete(self._name, ids=keys[start : start + _ROWS_AT_A_TIME].tolist())
-        self.version += 1
+        with self._guard:
+            self.records(keys)
+            for start in range(0, len(keys), _ROWS_AT_A_TIME):
+                self._client.delete(self._name, ids=keys[start : start + _ROWS_AT_A_TIME].tolist())
+            self.version += 1
 
     def records(self, keys: np.ndarray) -> Records:
         found: dict[int, dict[str, Any]] = {}
@@ -149,10 +153,20 @@ class MilvusStore:
             np.array(keys, np.int64),
         )
 
-    def search(
-        self, query: torch.Tensor, k: int, filter: Filter, device: torch.device
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As :class:`Store` says, with distances as Milvus rounds them."""
+    def search(self, query: torch.Tensor, k: int, filter: Filter, device: torch.device) -> tuple[np.ndarray, Records]:
+        """As :class:`Store` says, with distances as Milvus rounds them. Other processes may still remove a hit."""
+        with self._guard:
+            distances, keys = self._nearest(query, k, filter)
+            different, places = np.unique(keys, return_inverse=True)
+            places = places.reshape(keys.shape)
+            found = self.records(different)
+        metadata = [copy.deepcopy(found.metadata[place]) for place in places.ravel().tolist()]
+        none = np.empty((0, self.columns), np.float32)
+        return distances, Records(
+            none, found.ids[places], found.cameras[places], found.timestamps[places], metadata, keys
+        )
+
+    def _nearest(self, query: torch.Tensor, k: int, filter: Filter) -> tuple[np.ndarray, np.ndarray]:
         expression = self._expression(filter)
         rows = (
             []

@@ -1,0 +1,79 @@
+"""A gallery that changes while it is searched, verified or indexed; each change at the worst moment."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pyreid.retrieval import FaissIndex, Gallery
+from pyreid.retrieval.stores import local
+
+ROWS = np.eye(4, 3, dtype="f4") + 1
+
+
+def in_a_thread(work: Callable[[], Any]) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("compacts", [False, True])
+def test_a_hit_removed_during_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compacts: bool) -> None:
+    with Gallery(tmp_path / "g", columns=3) as gallery:
+        keys = gallery.add(ROWS, ids=np.arange(4), metadata=[{"n": n} for n in range(4)])
+        search_rows = local.search_rows
+
+        def change() -> None:
+            gallery.remove(keys[:2])
+            if compacts:
+                gallery.compact()
+
+        def search(*args: Any, **options: Any) -> Any:
+            in_a_thread(change)
+            return search_rows(*args, **options)
+
+        monkeypatch.setattr(local, "search_rows", search)
+        hits = gallery.search(ROWS[:1], 4)
+        assert sorted(hits.keys[0]) == keys.tolist()
+        assert [item["n"] for item in hits.metadata[0] if item] == hits.ids[0].tolist() == hits.keys[0].tolist()
+        monkeypatch.undo()
+        assert sorted(gallery.search(ROWS[:1], 4).keys[0]) == keys[2:].tolist()
+
+
+def test_where_gets_a_copy(tmp_path: Path) -> None:
+    with Gallery(tmp_path / "g", columns=3) as gallery:
+        keys = gallery.add(ROWS, metadata=[{"n": [n]} for n in range(4)])
+        gallery.search(ROWS[:1], where=lambda item: item.metadata["n"].append(9) is None)
+        assert gallery.get(keys).metadata == [{"n": [n]} for n in range(4)]
+
+
+def test_verify_beside_compact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Gallery(tmp_path / "g", columns=3) as gallery:
+        keys = gallery.add(ROWS)
+        gallery.add(ROWS)
+        crc32, done = local.zlib.crc32, []
+
+        def check(*args: Any) -> int:
+            if not done:
+                done.append(True)
+                in_a_thread(lambda: (gallery.remove(keys[:1]), gallery.compact()))
+            return crc32(*args)
+
+        monkeypatch.setattr(local.zlib, "crc32", check)
+        gallery.verify()
+        assert len(gallery) == 7
+
+
+def test_an_index_refuses_after_a_change_during_its_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faiss")
+    with Gallery(tmp_path / "g", columns=3) as gallery:
+        gallery.add(ROWS)
+        get, version = Gallery.get, gallery.version
+        monkeypatch.setattr(Gallery, "get", lambda self, keys: (self.add(ROWS), get(self, keys))[1])
+        assert FaissIndex.build(gallery, "flat").version == version
