@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from pyreid.retrieval import FaissIndex, Gallery
-from pyreid.retrieval.stores import local
+from pyreid.retrieval.stores import local, milvus
+from pyreid.retrieval.stores.base import Records
 
 ROWS = np.eye(4, 3, dtype="f4") + 1
 
@@ -77,3 +78,39 @@ def test_an_index_refuses_after_a_change_during_its_build(tmp_path: Path, monkey
         get, version = Gallery.get, gallery.version
         monkeypatch.setattr(Gallery, "get", lambda self, keys: (self.add(ROWS), get(self, keys))[1])
         assert FaissIndex.build(gallery, "flat").version == version
+
+
+def test_a_search_takes_its_snapshot_under_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Gallery(tmp_path / "g", columns=3) as gallery:
+        gallery.add(ROWS)
+        selected, free = local.LocalStore._selected, []
+
+        def select(store: local.LocalStore, *args: Any) -> Any:
+            in_a_thread(lambda: free.append(store._guard.acquire(blocking=False)))
+            return selected(store, *args)
+
+        monkeypatch.setattr(local.LocalStore, "_selected", select)
+        gallery.search(ROWS[:1], 4)
+        assert free == [False]
+
+
+def test_an_add_to_milvus_that_fails_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Client:
+        rows: set[int] = set()  # noqa: RUF012
+
+        def insert(self, name: str, rows: list[Any]) -> dict[str, list[int]]:
+            if len(self.rows) == 2:
+                raise OSError("full")
+            self.rows.add(len(self.rows))
+            return {"ids": [len(self.rows) - 1]}
+
+        def delete(self, name: str, ids: list[int]) -> None:
+            self.rows.difference_update(ids)
+
+    monkeypatch.setattr(milvus, "_ROWS_AT_A_TIME", 1)
+    store: Any = milvus.MilvusStore.__new__(milvus.MilvusStore)
+    store.version, store._name, store._vector, store._client = 0, "gallery", "features_euclidean", Client()
+    unknown = np.full(4, -1)
+    with pytest.raises(OSError, match="full"):
+        store.add(Records(ROWS, unknown, unknown, np.full(4, np.nan), [None] * 4, unknown))
+    assert (store._client.rows, store.version) == (set(), 1)

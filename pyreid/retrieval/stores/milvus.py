@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
@@ -25,7 +26,8 @@ _ROWS_AT_A_TIME = 1000  # of a message; Milvus limits their size
 class MilvusStore:
     """Items in a collection of Milvus, found by its FLAT index.
 
-    An add is one insert for each 1000 rows; Milvus makes each of them durable, not all together. Keys are those that
+    An add is one insert for each 1000 rows; Milvus makes each of them durable, not all together; if one fails, the
+    rows before are deleted again, as far as Milvus still answers. Keys are those that
     Milvus gives.
 
     Args:
@@ -122,9 +124,20 @@ class MilvusStore:
                 }
                 for row in range(start, min(start + _ROWS_AT_A_TIME, len(records)))
             ]
-            keys += [int(key) for key in self._client.insert(self._name, rows)["ids"]]
+            try:
+                keys += [int(key) for key in self._client.insert(self._name, rows)["ids"]]
+            except BaseException:
+                self._take_back(keys)
+                raise
         self.version += 1
         return np.array(keys, np.int64)
+
+    def _take_back(self, keys: list[int]) -> None:
+        """Delete what an add that failed has inserted. The add's error is the news, also if Milvus fails here again."""
+        self.version += 1
+        with contextlib.suppress(Exception):
+            for start in range(0, len(keys), _ROWS_AT_A_TIME):
+                self._client.delete(self._name, ids=keys[start : start + _ROWS_AT_A_TIME])
 
     def remove(self, keys: np.ndarray) -> None:
         with self._guard:
