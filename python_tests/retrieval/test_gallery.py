@@ -322,6 +322,8 @@ def test_features_are_on_the_disk_before_the_record_that_commits_them(
         synced.clear()
         gallery.compact()
         names = [name for name, _ in synced]
+        whole = ("features.1", GOOD.nbytes - GOOD[:1].nbytes)
+        assert synced.index(whole) < names.index(".manifest.new")
         assert names.index(".manifest.new") > max(names.index("features.1"), names.index("log.1"))
         assert names[-2:] == ["g", "g"]  # the folder, before and after the rename
 
