@@ -76,14 +76,15 @@ class FaissIndex:
                 raise ValueError(f"{name}: expected a positive integer, got {value!r}")
         if lists > len(keys):
             raise ValueError(f"nlist: expected at most {len(keys)}, the items of the gallery, got {lists}")
+        columns = gallery.columns + 2 * (gallery.metric == "cosine")
         index: Any
         if kind == "flat":
-            index = faiss.IndexFlatL2(gallery.columns)
+            index = faiss.IndexFlatL2(columns)
         elif kind == "hnsw":
-            index = faiss.IndexHNSWFlat(gallery.columns, links)
+            index = faiss.IndexHNSWFlat(columns, links)
             index.hnsw.efSearch = ef_search
         else:
-            index = faiss.IndexIVFFlat(faiss.IndexFlatL2(gallery.columns), gallery.columns, lists)
+            index = faiss.IndexIVFFlat(faiss.IndexFlatL2(columns), columns, lists)
             index.nprobe = min(nprobe, lists)
             some = np.random.default_rng(0).permutation(len(keys))[: lists * _MOST_TRAINING_ROWS]
             index.train(_features(gallery, keys[np.sort(some)]))
@@ -116,7 +117,7 @@ class FaissIndex:
         if k < 1:
             raise ValueError(f"k: expected at least 1, got {k}")
         checked_squared_norms("query", matrix, device=torch.device("cpu"), dtype=torch.float32)
-        values, rows = self.index.search(_ready(matrix.numpy(), self.gallery.metric), int(k))
+        values, rows = self.index.search(_ready(matrix.numpy(), self.gallery.metric, zero=1), int(k))
         if self.gallery.metric == "euclidean":
             values = np.sqrt(np.maximum(values, 0))
         elif self.gallery.metric == "cosine":
@@ -140,9 +141,14 @@ def _features(gallery: Gallery, keys: np.ndarray) -> np.ndarray:
     return _ready(gallery.get(keys).features, gallery.metric)
 
 
-def _ready(features: np.ndarray, metric: str) -> np.ndarray:
+def _ready(features: np.ndarray, metric: str, *, zero: int = 0) -> np.ndarray:
+    """For cosine unit vectors with two columns more: a row of zeros points along column ``zero`` of these, so that its
+    distance is 1 from all, as in the gallery; items and queries use different ones."""
     features = np.ascontiguousarray(features, np.float32)
     if metric != "cosine":
         return features
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return np.divide(features, lengths, out=np.zeros_like(features), where=lengths > 0)
+    units = np.divide(features, lengths, out=np.zeros_like(features), where=lengths > 0)
+    more = np.zeros((len(units), 2), np.float32)
+    more[lengths[:, 0] == 0, zero] = 1
+    return np.concatenate([units, more], axis=1)

@@ -114,3 +114,14 @@ def test_an_add_to_milvus_that_fails_is_taken_back(monkeypatch: pytest.MonkeyPat
     with pytest.raises(OSError, match="full"):
         store.add(Records(ROWS, unknown, unknown, np.full(4, np.nan), [None] * 4, unknown))
     assert (store._client.rows, store.version) == (set(), 1)
+
+
+def test_rows_of_zeros_in_a_flat_index_for_cosine(tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    rows = np.array([[1, 0, 0], [-1, 0, 0], [0, 0, 0], [-1, -1, 0]], np.float32)
+    with Gallery(tmp_path / "g", columns=3, metric="cosine") as gallery:
+        gallery.add(rows)
+        index = FaissIndex.build(gallery, "flat")
+        assert index.recall(rows[:1], 2) == 1
+        np.testing.assert_allclose(index.search(rows[2:3], 4)[0], 1, atol=1e-6)
+        np.testing.assert_allclose(index.search(rows[:1], 4)[0], gallery.search(rows[:1], 4).distances, atol=1e-6)
