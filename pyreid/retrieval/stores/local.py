@@ -371,7 +371,7 @@ class LocalStore:
                         int(self._ids[row]),
                         int(self._cameras[row]),
                         float(self._times[row]),
-                        copy.deepcopy(self._metadata[row]) or {},
+                        copy.deepcopy(self._metadata[row] or {}),
                     )
                     selected[row] = bool(filter.where(item))
             finally:
