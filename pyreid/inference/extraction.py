@@ -141,7 +141,13 @@ def extract_to_file(
             journal.truncate(0)
             part.unlink(missing_ok=True)
             _append(journal, json.dumps(settings))
-        columns = _write_rows(extractor, paths, part, journal, done, columns, on_batch)
+        try:
+            columns = _write_rows(extractor, paths, part, journal, done, columns, on_batch)
+        except BaseException:
+            if not _has_rows(journal) and not output.exists():  # nothing to resume, such as after a wrong first image
+                part.unlink(missing_ok=True)
+                journal_path.unlink()
+            raise
         # An output that is there is complete, and the list beside it is its own: the old one goes before its list does.
         output.unlink(missing_ok=True)
         write_text(paths_file(output), "".join(f"{path}\n" for path in paths))
@@ -233,6 +239,11 @@ def _read_journal(journal: IO[bytes], settings: dict[str, Any], output: Path) ->
     if done > rows or not part.is_file() or part.stat().st_size < needed:
         raise PyreidError(f"{part}: expected {done} rows of {columns} columns, got less; use --overwrite")
     return done, columns
+
+
+def _has_rows(journal: IO[bytes]) -> bool:
+    journal.seek(0)
+    return journal.read().count(b"\n") > 1
 
 
 def _write_rows(

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pyreid.errors import DatasetError
 from pyreid.inference import FeatureExtractor, extract_to_file, extraction
 
 
@@ -79,3 +80,16 @@ def test_features_never_lie_beside_another_list(
     np.testing.assert_array_equal(np.load(output), extractor()(images[::-1]))
     assert extraction.paths_file(output).read_text().split() == [str(path) for path in images[::-1]]
     assert not list(tmp_path.glob(".f.npy*"))
+
+
+def test_without_a_row_nothing_is_left(images: list[Path], tmp_path: Path) -> None:
+    images[0].write_bytes(b"no image")
+    output = tmp_path / "f.npy"
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(DatasetError):
+        extract_to_file(extractor(), images, output)
+    assert sorted(tmp_path.iterdir()) == before
+    images[0], images[3] = images[3], images[0]
+    with pytest.raises(DatasetError):  # rows that are there are kept
+        extract_to_file(extractor(), images, output)
+    assert len(list(tmp_path.iterdir())) == len(before) + 2
