@@ -27,7 +27,8 @@ from pyreid.models import complexity, create_model, list_models
 
 from ._timing import COMPILED, EAGER, DeviceType, Row, result_row, run, time_interleaved
 
-EDGE = ("rmnet", "safr_micro", "safr_small")
+EDGE = ("rmnet", "compact_reid_1x", "safr_micro", "safr_small", "cw_mobilenet_v3_small")
+EDGE_PATTERN = "edge"
 BATCHES = (1, 32)
 REPEATS = 10
 WARMUP = 2
@@ -54,7 +55,7 @@ def forms(model: nn.Module, folder: Path, device: DeviceType) -> list[Form]:
     made = [
         Form(EAGER, "float32", model, weights),
         Form(f"{EAGER}, folded", "float32", folded, _bytes(folded)),
-        Form(COMPILED, "float32", torch.compile(model, fullgraph=True), weights),
+        Form(COMPILED, "float32", torch.compile(model, fullgraph=True, dynamic=False), weights),
     ]
     if device == "cuda":
         return made
@@ -82,61 +83,98 @@ def forms(model: nn.Module, folder: Path, device: DeviceType) -> list[Form]:
 
 def measure(device: DeviceType, repeats: int, models: str | None = None) -> list[Row]:
     """Time the models that match the pattern ``models``, or the edge models, in every form against eager PyTorch."""
-    names = list(EDGE) if models is None else list_models(models)
+    names = list(EDGE) if models in (None, EDGE_PATTERN) else list_models(models)
     if not names:
         raise PyreidError(f"--models: {models!r} matches no model; expected any of {', '.join(list_models())}")
-    rows: list[Row] = []
-    for name in names:
-        torch.manual_seed(0)
-        torch._dynamo.reset()
-        model = create_model(name).eval().to(device)
-        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-            made = forms(model, Path(folder), device)
-            for batch in BATCHES:
-                rows += _measure_batch(name, model, made, batch, device, repeats)
-    return rows
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        # All is built, compiled and compared before the first is timed, so that the machine has to be quiet no longer.
+        ready = [prepare(name, Path(folder) / name, device) for name in names]
+        return [row for model in ready for row in time_forms(model, device, repeats)]
 
 
-def _measure_batch(
-    name: str, model: nn.Module, made: list[Form], batch: int, device: DeviceType, repeats: int
-) -> list[Row]:
-    height, width = model.default_input_size
-    images = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0)).to(device)
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model whose forms have given the embeddings of each batch.
+
+    Attributes:
+        name: of the model.
+        batches: for each number of images, the images and the forms that can embed them, eager PyTorch first.
+        params: learnable parameters.
+        macs: multiply-accumulates of an image.
+    """
+
+    name: str
+    batches: dict[int, tuple[Tensor, list[Form]]]
+    params: int
+    macs: int
+
+
+def prepare(name: str, folder: Path, device: DeviceType) -> Prepared:
+    """Make a model with fresh weights and its forms.
+
+    Raises:
+        RuntimeError: a form in float32 gives other embeddings than PyTorch.
+    """
+    torch.manual_seed(0)
+    model = create_model(name).eval().to(device)
+    folder.mkdir(parents=True, exist_ok=True)
+    made = forms(model, folder, device)
+    batches = {}
+    for batch in BATCHES:
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(batch, 3, *model.default_input_size, generator=generator).to(device)
+        expected = made[0].embed(images)
+        batches[batch] = images, [form for form in made if _agrees(_where(name, images, form), form, images, expected)]
     counts = complexity(model)
-    expected = made[0].embed(images)
+    return Prepared(name, batches, counts.params, counts.macs)
+
+
+def _where(name: str, images: Tensor, form: Form) -> str:
+    batch, _, height, width = images.shape
+    return f"{name} {height}x{width} batch {batch}, {form.name}"
+
+
+def _agrees(where: str, form: Form, images: Tensor, expected: Tensor) -> bool:
+    """Whether the form runs; the reason is printed where it does not."""
+    try:
+        found = form.embed(images)
+    except Exception as error:  # whatever a compiler raises
+        reason = (str(error).splitlines() or [""])[0]
+        print(f"without {where}: {type(error).__name__}: {reason[:200]}", file=sys.stderr)
+        return False
+    difference = float((found - expected).abs().max() / expected.abs().max())
+    if form.dtype == "float32" and not difference <= TOLERANCE:
+        raise RuntimeError(f"{where}: the embeddings differ by {difference:.3g}, allowed {TOLERANCE}")
+    return True
+
+
+def time_forms(prepared: Prepared, device: DeviceType, repeats: int) -> list[Row]:
+    """One row for each form and number of images."""
     rows = []
-    for form in made:
-        where = f"{name} {height}x{width} batch {batch}, {form.name}"
-        try:
-            found = form.embed(images)
-        except Exception as error:  # whatever a compiler raises
-            print(
-                f"without {where}: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}",
-                file=sys.stderr,
-            )
-            continue
-        difference = float((found - expected).abs().max() / expected.abs().max())
-        if form.dtype == "float32" and not difference <= TOLERANCE:
-            raise RuntimeError(f"{where}: the embeddings differ by {difference:.3g}, allowed {TOLERANCE}")
-        # By pairs, as each finds the caches as the others left them; eager PyTorch against itself is the noise.
-        pair = {"form": lambda form=form: form.embed(images), EAGER: lambda: made[0].embed(images)}
-        timings = time_interleaved(pair, repeats, warmup=WARMUP, device=device)
-        row = result_row(
-            op="model", case=where, dtype=form.dtype, device=device,
-            ours=timings["form"], peer=EAGER, peer_timing=timings[EAGER],
-        )  # fmt: skip
-        rows.append(
-            row
-            | {
-                "model": name,
-                "form": form.name,
-                "batch": batch,
-                "images_per_second": round(1e3 * batch / timings["form"].median_ms, 1),
-                "params": counts.params,
-                "macs": counts.macs,
-                "size_bytes": form.size_bytes,
+    for batch, (images, able) in prepared.batches.items():
+        for form in able:
+            # By pairs, as each finds the caches as the others left them; eager PyTorch against itself is the noise.
+            pair = {
+                "form": lambda form=form, images=images: form.embed(images),
+                EAGER: lambda able=able, images=images: able[0].embed(images),
             }
-        )
+            timings = time_interleaved(pair, repeats, warmup=WARMUP, device=device)
+            row = result_row(
+                op="model", case=_where(prepared.name, images, form), dtype=form.dtype, device=device,
+                ours=timings["form"], peer=EAGER, peer_timing=timings[EAGER],
+            )  # fmt: skip
+            rows.append(
+                row
+                | {
+                    "model": prepared.name,
+                    "form": form.name,
+                    "batch": batch,
+                    "images_per_second": round(1e3 * batch / timings["form"].median_ms, 1),
+                    "params": prepared.params,
+                    "macs": prepared.macs,
+                    "size_bytes": form.size_bytes,
+                }
+            )
     return rows
 
 

@@ -1,6 +1,7 @@
-"""Puts the committed results into docs/operators.md: `python -m benchmarks.tables`.
+"""Puts the committed results into docs/operators.md and docs/deployment.md: `python -m benchmarks.tables`.
 
-A table stands between ``<!-- measured: OP -->`` and ``<!-- end -->``; OP is the operator's name in the results.
+A table stands between ``<!-- measured: OP -->`` and ``<!-- end -->``; OP is the operator's name in the results, or
+``model`` for whole networks in their deployed forms.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from ._timing import RESULTS, Row
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "operators.md"
+DEPLOYMENT = DOCUMENT.with_name("deployment.md")
 _PLACE = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -25,12 +27,40 @@ def table(rows: list[Row], op: str) -> str:
     chosen = [row for row in rows if row["op"] == op]
     if not chosen:
         raise SystemExit(f"benchmarks/results holds no results of {op}: run pyreid bench --out benchmarks/results")
+    if op == "model":
+        return model_table(chosen)
     lines = ["| device | case | dtype | ours | peer | its time | ratio |", "|---|---|---|---|---|---|---|"]
     lines += [
         f"| {r['device']} | {r['case']} | {r['dtype']} | {_time(r['ours_ms'])} | {r['peer']} | {_time(r['peer_ms'])} "
         f"| {r['ratio']:.2f} |"
         for r in chosen
     ]
+    return "\n".join(lines) + "\n"
+
+
+def model_table(rows: list[Row]) -> str:
+    """Whole networks on the CPU: images per second of each form, alone and in the largest batch, and bytes on disk."""
+    forms: dict[tuple[str, str, str, str], dict[int, Row]] = {}
+    for r in rows:
+        if not r["device"].startswith("NVIDIA"):
+            forms.setdefault((r["device"], r["model"], r["form"], r["dtype"]), {})[r["batch"]] = r
+    batches = sorted({batch for by_batch in forms.values() for batch in by_batch})
+    lines = [
+        "| device | model | parameters | MACs | form | numbers | MB | "
+        + " | ".join(f"images/s, batch {batch}" for batch in batches)
+        + " |",
+        "|---" * (7 + len(batches)) + "|",
+    ]
+    eager_first = ("torch eager", "torch eager, folded", "torch.compile")
+    for (device, model, form, dtype), found in sorted(
+        forms.items(), key=lambda item: (item[0][0], item[0][1], item[0][2] not in eager_first, item[0])
+    ):
+        one = next(iter(found.values()))
+        speeds = (f"{found[batch]['images_per_second']:.0f}" if batch in found else "-" for batch in batches)
+        lines.append(
+            f"| {device} | {model} | {one['params'] / 1e6:.2f} M | {one['macs'] / 1e9:.3f} G | {form} | {dtype} "
+            f"| {one['size_bytes'] / 1e6:.2f} | {' | '.join(speeds)} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -44,4 +74,5 @@ def filled(text: str, rows: list[Row]) -> str:
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(filled(DOCUMENT.read_text(), load_results()))
+    for document in (DOCUMENT, DEPLOYMENT):
+        document.write_text(filled(document.read_text(), load_results()))

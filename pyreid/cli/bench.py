@@ -7,6 +7,21 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+
+EDGE = "edge"  # for --models without a pattern
+
+
+class BenchCommand(TyperCommand):
+    """Takes ``--models`` also without a pattern, which Typer has no option for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        filled = []
+        for place, argument in enumerate(args):
+            filled.append(argument)
+            if argument == "--models" and (place + 1 == len(args) or args[place + 1].startswith("-")):
+                filled.append(EDGE)
+        return super().parse_args(ctx, filled)
 
 
 class Device(str, Enum):
@@ -29,7 +44,11 @@ def bench(
     peers: Annotated[Path | None, typer.Option(help="Folder with the files of those peers.")] = None,
     models: Annotated[
         str | None,
-        typer.Option(help="Time these models of 'pyreid models', such as 'safr*', in all deployed forms, on the CPU."),
+        typer.Option(
+            metavar="[PATTERN]",
+            help="Time models of 'pyreid models' in all deployed forms: those of a pattern, such as 'safr*', or small "
+            "ones for edge devices.",
+        ),
     ] = None,
 ) -> None:
     """Time the operators against plain PyTorch, torch.compile and the peers that are installed.

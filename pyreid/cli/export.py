@@ -13,8 +13,6 @@ from pyreid.cli.image_size import parse_size
 if TYPE_CHECKING:
     from torch import nn
 
-    from pyreid.inference import ImageInput
-
 
 class Format(str, Enum):
     onnx = "onnx"
@@ -66,23 +64,27 @@ def export(
             f"--out: expected a file that ends in {SUFFIXES[format]} for {format.value}, got {out}"
         )
     input_size = parse_size(size)
+    from pyreid.cli.opening import find_run, open_model
+    from pyreid.errors import WeightsError
     from pyreid.inference import read_paths
 
     paths = read_paths(images) if images else None
-    network, name, look = _open_model(model, weights)
+    if weights is None and find_run(model) is None:
+        raise WeightsError(f"weights: model {model} needs --weights FILE; 'none' exports it untrained")
+    opened = open_model(model, weights)
     options: dict[str, Any] = {
-        "name": name,
-        "input_size": input_size or look.size,
-        "mean": look.mean,
-        "std": look.std,
+        "name": opened.name,
+        "input_size": input_size or opened.images.size,
+        "mean": opened.images.mean,
+        "std": opened.images.std,
         "fold": fold,
         "preprocessing": preprocessing,
         "dynamic_batch": batch,
     }
     if int8:
-        _write_int8(network, out, options, paths, min_similarity)
+        _write_int8(opened.network, out, options, paths, min_similarity)
     else:
-        _write_float(network, out, options, paths)
+        _write_float(opened.network, out, options, paths)
 
 
 def _write_float(network: nn.Module, out: Path, options: dict[str, Any], paths: list[Path] | None) -> None:
@@ -114,33 +116,3 @@ def _write_int8(
         f"similarity to float32 at least {report.parity.cosine:.4f}, {report.parity.mean_cosine:.4f} on average, on "
         f"{report.parity.images} images that did not calibrate it"
     )
-
-
-def _open_model(name: str, weights: str | None) -> tuple[nn.Module, str, ImageInput]:
-    """The model with its weights, its name, and what its images look like."""
-    from pyreid.errors import WeightsError
-    from pyreid.inference.images import resolve_input
-    from pyreid.models import create_model, model_entry
-
-    path = Path(name)
-    recipe = path / "recipe.yaml" if path.is_dir() else path.parent.parent / "recipe.yaml"
-    if not path.exists():
-        model_entry(name)  # an unknown name is the better news than missing weights
-        if weights is None:
-            raise WeightsError(f"weights: model {name} needs --weights FILE; 'none' exports it untrained")
-        network = create_model(name, weights=None if weights == "none" else weights)
-        return network, name, resolve_input(network)
-    if not recipe.is_file():
-        kind = "the folder of a run" if path.is_dir() else "a checkpoint in RUN/checkpoints"
-        raise FileNotFoundError(f"model: {name}: expected {kind}, but there is no {recipe}")
-    if weights is not None and path.is_file():
-        raise ValueError(f"weights: {name} has its own; give the folder of the run with --weights")
-
-    from pyreid.training import load_recipe
-    from pyreid.training.datamodule import image_input
-    from pyreid.training.run_folder import RunFolder
-
-    loaded = load_recipe(str(recipe), [])
-    found = weights or (path if path.is_file() else RunFolder(path).best_checkpoint)
-    network = create_model(loaded.model.name, weights=found, **loaded.model.overrides)
-    return network, loaded.model.name, image_input(network, loaded.data)

@@ -71,38 +71,22 @@ def _open_model(
 ) -> FeatureExtractor:
     import torch
 
+    from pyreid.cli.opening import find_run, open_model
     from pyreid.errors import WeightsError
     from pyreid.inference import FeatureExtractor
-    from pyreid.models import create_model, model_entry
 
     if options["device"] is None:
         options["device"] = "cuda" if torch.cuda.is_available() else "cpu"
-    recipe = Path(name) / "recipe.yaml"
-    if not recipe.is_file():
-        if Path(name).is_dir():
-            raise FileNotFoundError(f"model: {name}: expected the folder of a run, got one without recipe.yaml")
-        model_entry(name)  # an unknown name is the better news than missing weights
-        if weights is None:
-            raise WeightsError(f"weights: model {name} needs --weights FILE")
-        return FeatureExtractor(name, weights=weights, flip=flip or "none", crops=crops or "none", **options)  # type: ignore[arg-type]
-
-    from pyreid.training import load_recipe
-    from pyreid.training.datamodule import image_input
-    from pyreid.training.run_folder import RunFolder
-
-    loaded = load_recipe(str(recipe), [])
-    model = create_model(
-        loaded.model.name,
-        weights=weights if weights is not None else RunFolder(Path(name)).best_checkpoint,
-        **loaded.model.overrides,
-    )
-    look = image_input(model, loaded.data)
+    if weights is None and find_run(name) is None:
+        raise WeightsError(f"weights: model {name} needs --weights FILE")
+    opened = open_model(name, weights)
+    look, evaluation = opened.images, None if opened.recipe is None else opened.recipe.evaluation
     return FeatureExtractor(
-        model,
+        opened.network,
         size=look.size,
         mean=look.mean,
         std=look.std,
-        flip=flip or loaded.evaluation.flip,  # type: ignore[arg-type]
-        crops=crops or loaded.evaluation.crops,  # type: ignore[arg-type]
+        flip=flip or (evaluation.flip if evaluation else "none"),  # type: ignore[arg-type]
+        crops=crops or (evaluation.crops if evaluation else "none"),  # type: ignore[arg-type]
         **options,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,8 +14,8 @@ from pyreid.cli.image_size import parse_size
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from torch import nn
 
+    from pyreid.cli.opening import Opened
     from pyreid.report import ActivationDensity, AttentionMaps, FeatureMaps, WeightRatios
 
 SHOWN_IMAGES, SHOWN_LAYERS = 4, 8
@@ -105,7 +105,7 @@ def inspect(
         check_attention(first.network)
     if second is not None and What.weights in wanted:
         pair_ratios(weight_ratio(first.network), weight_ratio(second.network))
-    job = _Job(out, first, second, paths, input_size or first.size, tolerance, channels, csv)
+    job = _Job(out, first, second, paths, input_size or first.images.size, tolerance, channels, csv)
     found: dict[str, Any] = {
         "model": model,
         "against": against,
@@ -124,23 +124,12 @@ def inspect(
 
 
 @dataclass(frozen=True)
-class _Opened:
-    """A network with its weights, its name for people, and what its images look like."""
-
-    network: nn.Module
-    label: str
-    size: tuple[int, int]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-@dataclass(frozen=True)
 class _Job:
     """What the command was asked for."""
 
     out: Path
-    first: _Opened
-    second: _Opened | None
+    first: Opened
+    second: Opened | None
     paths: list[Path] | None
     size: tuple[int, int]
     tolerance: float
@@ -152,14 +141,14 @@ class _Job:
         """Above the pictures; where there are two networks a legend names them."""
         return self.first.label if self.second is None else ""
 
-    def images(self, opened: _Opened, count: int | None = None) -> Any:
+    def images(self, opened: Opened, count: int | None = None) -> Any:
         """The images, normalised for a network as they are asked for; drawn ones where none were given."""
         from pyreid.data.transforms import eval_transform
         from pyreid.inference.images import ImageItems
         from pyreid.inference.sample_images import sample_images
 
         items = self.paths if self.paths is not None else sample_images(SHOWN_IMAGES, self.size)
-        return ImageItems(items[:count], eval_transform(self.size, mean=opened.mean, std=opened.std))
+        return ImageItems(items[:count], eval_transform(self.size, mean=opened.images.mean, std=opened.images.std))
 
     def save(self, kind: What, result: Any, against: Any = None) -> dict[str, Any]:
         """The numbers for inspection.json, and the .csv where it was asked for."""
@@ -271,13 +260,12 @@ def _print(tables: list[Table]) -> None:
         console.print(table)
 
 
-def _open(name: str, weights: str | None, settings: list[str], option: str) -> _Opened:
+def _open(name: str, weights: str | None, settings: list[str], option: str) -> Opened:
     import warnings
 
     import yaml
 
-    from pyreid.inference.images import resolve_input
-    from pyreid.models import create_model, model_entry
+    from pyreid.cli.opening import find_run, open_model
 
     overrides: dict[str, Any] = {}
     for setting in settings:
@@ -285,26 +273,7 @@ def _open(name: str, weights: str | None, settings: list[str], option: str) -> _
         if not (key and equals):
             raise typer.BadParameter(f"--set: expected KEY=VALUE, got {setting}")
         overrides[key] = yaml.safe_load(value)
-    label = " ".join([name, *settings])
-    recipe = Path(name) / "recipe.yaml"
-    if not Path(name).exists():
-        model_entry(name)  # an unknown name is the better news than missing weights
-        if weights is None:
-            warnings.warn(f"model: {name} has fresh weights; pass {option}", stacklevel=2)
-        network = create_model(name, weights=weights, **overrides)
-        look = resolve_input(network)
-        return _Opened(network, label, look.size, look.mean, look.std)
-    if not recipe.is_file():
-        raise FileNotFoundError(f"model: {name}: expected the folder of a run, but there is no {recipe}")
-    if overrides:
-        raise ValueError(f"--set: {name} is a run, which has its own settings")
-
-    from pyreid.training import load_recipe
-    from pyreid.training.datamodule import image_input
-    from pyreid.training.run_folder import RunFolder
-
-    loaded = load_recipe(str(recipe), [])
-    found = weights if weights is not None else RunFolder(Path(name)).best_checkpoint
-    network = create_model(loaded.model.name, weights=found, **loaded.model.overrides)
-    look = image_input(network, loaded.data)
-    return _Opened(network, Path(name).name, look.size, look.mean, look.std)
+    if weights is None and find_run(name) is None:
+        warnings.warn(f"model: {name} has fresh weights; pass {option}", stacklevel=2)
+    opened = open_model(name, weights, overrides=overrides, partial="warn")
+    return replace(opened, label=" ".join([opened.label, *settings]))

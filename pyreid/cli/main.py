@@ -58,7 +58,7 @@ app.command("datasets")(datasets.datasets)
 app.command("models")(models.models)
 app.command("recipes")(recipes.recipes)
 app.command("results")(results.results)
-app.command("bench")(bench.bench)
+app.command("bench", cls=bench.BenchCommand)(bench.bench)
 app.command("info")(info.info)
 
 

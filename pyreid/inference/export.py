@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import keyword
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -47,12 +48,14 @@ class ExportReport:
         path: the file; OpenVINO's weights lie beside it, in a ``.bin`` file.
         info: its metadata.
         parity: its agreement with the PyTorch model.
+        opset: of the ONNX graph; of that which an OpenVINO file was made from.
         size_bytes: on disk, of all files together.
     """
 
     path: Path
     info: ExportedInfo
     parity: Parity
+    opset: int
     size_bytes: int
 
 
@@ -107,7 +110,7 @@ def export_onnx(
         preprocessing: take uint8 RGB 0..255 of that size, and scale and normalise inside the file. Otherwise the input
             is normalised float32.
         fold: fold batch norms beforehand (:func:`~pyreid.inference.fold_batch_norm`).
-        opset: of ONNX, at least 18.
+        opset: of ONNX, from 18 to the newest that the installed packages can write (25 with onnx 1.23).
         images: to check with, as for a :class:`~pyreid.FeatureExtractor`, without normalised tensors; by default eight
             drawn ones.
         tolerance: of the check.
@@ -117,14 +120,18 @@ def export_onnx(
 
     Raises:
         ValueError: an argument is out of range, or the path does not end in ``.onnx``.
-        pyreid.errors.ExportError: the model cannot be traced or translated, or the file gives other embeddings.
+        pyreid.errors.ExportError: the model cannot be traced, or not be translated to this opset, or the file gives
+            other embeddings.
         pyreid.errors.MissingDependencyError: a package of the extra ``export`` is missing.
     """
     path = _check_path(path, ".onnx")
-    if opset < OPSET:
-        raise ValueError(f"opset: got {opset}, expected {OPSET} or more")
     for package in ("onnx", "onnxscript", "onnxruntime"):
         require(package, extra="export")
+    import onnx
+
+    newest = onnx.defs.onnx_opset_version()
+    if not OPSET <= opset <= newest:
+        raise ValueError(f"opset: got {opset}, expected {OPSET} to {newest}, the newest of onnx {onnx.__version__}")
     look = resolve_input(model, size=input_size, mean=mean, std=std)
     original = copy.deepcopy(model).cpu().float().eval()
     info = _describe(original, look, name=name, preprocessing=preprocessing, dynamic_batch=dynamic_batch)
@@ -135,16 +142,12 @@ def export_onnx(
     inner = fold_batch_norm(original, input_size=look.size) if fold else original
     deployed = _Deployed(inner, look, preprocessing=preprocessing).eval()
     graph = _to_onnx(deployed, look.size, info, opset=opset)
-    parity: list[Parity] = []
-
-    def write(temporary: Path) -> None:
-        import onnx
-
-        onnx.save(graph, temporary)
-        parity.append(compare_file(temporary, shown, expected, tolerance, what=str(path)))
-
-    write_atomically(path, write)
-    return ExportReport(path=path, info=info, parity=parity[0], size_bytes=files_size(path))
+    with tempfile.TemporaryDirectory(prefix="pyreid-") as folder:
+        written = Path(folder) / "model.onnx"
+        onnx.save(graph, written)
+        parity = compare_file(written, shown, expected, tolerance, what=str(path))
+        put_in_place(written, path)
+    return ExportReport(path=path, info=info, parity=parity, opset=opset, size_bytes=files_size(path))
 
 
 def export_openvino(
@@ -176,11 +179,11 @@ def export_openvino(
     import_openvino()
     with tempfile.TemporaryDirectory(prefix="pyreid-") as folder:
         source = Path(folder) / "model.onnx"
-        info = export_onnx(model, source, images=images, tolerance=tolerance, **options).info
-        shown = _images_to_check(images, info.input_size)
+        first = export_onnx(model, source, images=images, tolerance=tolerance, **options)
+        shown = _images_to_check(images, first.info.input_size)
         expected = FeatureExtractor(source, batch_size=_CHECKED_BATCH)(shown)
         parity = onnx_to_openvino(source, path, images=shown, expected=expected, tolerance=tolerance)
-    return ExportReport(path=path, info=info, parity=parity, size_bytes=files_size(path))
+    return ExportReport(path=path, info=first.info, parity=parity, opset=first.opset, size_bytes=files_size(path))
 
 
 def onnx_to_openvino(source: Path, path: Path, *, images: Any, expected: Any, tolerance: Tolerance) -> Parity:
@@ -190,9 +193,8 @@ def onnx_to_openvino(source: Path, path: Path, *, images: Any, expected: Any, to
     that are expected.
     """
     openvino = import_openvino()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        written = Path(folder) / path.name
+    with tempfile.TemporaryDirectory(prefix="pyreid-") as folder:
+        written = Path(folder) / "model.xml"
         graph = openvino.Core().read_model(source)
         for key, value in open_exported(source).info.to_metadata().items():
             graph.set_rt_info(value, [PREFIX, key])
@@ -201,8 +203,17 @@ def onnx_to_openvino(source: Path, path: Path, *, images: Any, expected: Any, to
         # At any moment an .xml file that is there belongs to the .bin file beside it.
         path.unlink(missing_ok=True)
         for suffix in (".bin", ".xml"):
-            written.with_suffix(suffix).replace(path.with_suffix(suffix))
+            put_in_place(written.with_suffix(suffix), path.with_suffix(suffix))
     return parity
+
+
+def put_in_place(written: Path, path: Path) -> None:
+    """Copy a checked file to where it belongs, in one step.
+
+    It was made and checked in the system's folder for temporary files, so an export that is killed leaves nothing
+    beside ``path``.
+    """
+    write_atomically(path, lambda temporary: shutil.copyfile(written, temporary))
 
 
 def files_size(path: Path) -> int:
@@ -279,11 +290,15 @@ def _to_onnx(deployed: _Deployed, size: tuple[int, int], info: ExportedInfo, *, 
             translated = torch.onnx.export(
                 program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], opset_version=opset, verbose=False
             )
+            assert translated is not None  # without a file, torch returns the program
+            graph = translated.model_proto
         except Exception as error:  # whatever a traced model and a translator raise
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ExportError(f"model: {info.model} cannot be translated to ONNX: {reason}") from error
-    assert translated is not None  # without a file, torch returns the program
-    graph = translated.model_proto
+            where = "ONNX" if opset == OPSET else f"opset {opset} of ONNX, perhaps to {OPSET}"
+            raise ExportError(f"model: {info.model} cannot be translated to {where}: {reason}") from error
+    written = next(entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx"))
+    if written != opset:  # torch goes on with its own where the conversion fails
+        raise ExportError(f"opset: {info.model} cannot be written in opset {opset}, only in {written}")
     _clean(graph, dynamic_batch=info.dynamic_batch)
     set_metadata(graph, info)
     return graph

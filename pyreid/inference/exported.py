@@ -86,13 +86,17 @@ class ExportedModel(nn.Module):
     With preprocessing in the file, images are its pixels, 0 to 255, and ``pixel_mean`` and ``pixel_std`` are such that
     a :class:`~pyreid.FeatureExtractor` prepares exactly these.
 
+    A pickle holds the file's path and digest, and opens the file again where it is read.
+
     Attributes:
+        path: of the file, absolute.
         info: what the file says of itself.
         config: the same with a digest of the file, which tells one set of weights from another.
     """
 
-    def __init__(self, info: ExportedInfo, run: Run, digest: str) -> None:
+    def __init__(self, path: Path, info: ExportedInfo, run: Run, digest: str) -> None:
         super().__init__()
+        self.path = path.absolute()
         self.info = info
         self.config = {**dataclasses.asdict(info), "sha256": digest}
         self.embedding_dim = info.embedding_dim
@@ -101,12 +105,25 @@ class ExportedModel(nn.Module):
         self.pixel_std = _PIXELS_STD if info.preprocessing else info.pixel_std
         self._run = run
 
+    def __reduce__(self) -> tuple[Callable[..., ExportedModel], tuple[Path, str]]:
+        return _reopen, (self.path, self.config["sha256"])
+
     def forward(self, images: Tensor) -> Tensor:
         """Embed images.
 
+        Args:
+            images: (N, 3, H, W): normalised, floating-point; or pixels 0 to 255, best uint8, for a file that normalises
+                by itself.
+
+        Returns:
+            (N, D) float32, on the CPU.
+
         Raises:
+            TypeError: no tensor, or pixels for a file that does not normalise by itself.
             ValueError: images of another size, or normalised images for a file that normalises by itself.
         """
+        if not isinstance(images, Tensor):
+            raise TypeError(f"images: expected a tensor, got {type(images).__name__}; a FeatureExtractor takes others")
         expected = (3, *self.info.input_size)
         if images.dim() != 4 or images.shape[1:] != expected:
             raise ValueError(f"images: got shape {tuple(images.shape)}, expected (N, {', '.join(map(str, expected))})")
@@ -121,6 +138,12 @@ class ExportedModel(nn.Module):
         """Images as the file takes them: normalised float32, or uint8."""
         images = images.detach().cpu()
         if not self.info.preprocessing:
+            if not images.is_floating_point():
+                raise TypeError(
+                    f"images: got {str(images.dtype).removeprefix('torch.')}, but this file has no preprocessing; "
+                    f"expected floats, scaled to 0..1 and normalised by mean {self.info.pixel_mean} and std "
+                    f"{self.info.pixel_std}, as a FeatureExtractor makes them"
+                )
             return np.ascontiguousarray(images.float().numpy())
         whole = images.round()
         if not bool(((images - whole).abs() < 1e-2).all() and ((whole >= 0) & (whole <= 255)).all()):
@@ -151,7 +174,15 @@ def open_exported(path: str | os.PathLike[str]) -> ExportedModel:
             raise FileNotFoundError(f"model: no such file: {file}")
     metadata, run = _open_onnx(path) if path.suffix == ".onnx" else _open_openvino(path)
     digest = hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
-    return ExportedModel(parse_metadata(metadata, path), run, digest)
+    return ExportedModel(path, parse_metadata(metadata, path), run, digest)
+
+
+def _reopen(path: Path, digest: str) -> ExportedModel:
+    """The model of a file that was open before, elsewhere; by as many threads as torch has here."""
+    model = open_exported(path)
+    if model.config["sha256"] != digest:
+        raise ExportError(f"model: {path} has changed since it was opened")
+    return model
 
 
 def exported_files(path: Path) -> list[Path]:

@@ -175,6 +175,7 @@ class FeatureExtractor:
             ImageItems(items[start:], eval_transform(image_size(look.size, self.crops), mean=look.mean, std=look.std)),
             batch_size=self.batch_size,
             num_workers=self.workers,
+            collate_fn=_stack,
             # Its own generator: otherwise making a loader would draw from the global one.
             generator=torch.Generator().manual_seed(0),
         )
@@ -194,6 +195,14 @@ class FeatureExtractor:
         if self.crops == "ten":
             return embed_crops(self.model, images, self.images.size)
         return embed(self.model, images, self.flip)
+
+
+def _stack(images: list[Tensor]) -> Tensor:
+    """(N, 3, H, W). Resized images are of one size; tensors that are normalised already come as they are."""
+    sizes = sorted({tuple(image.shape[1:]) for image in images})
+    if len(sizes) > 1:
+        raise ValueError(f"images: expected normalised tensors of the model's size, got {', '.join(map(str, sizes))}")
+    return torch.stack(images)
 
 
 def _check_fixed(**given: object) -> None:

@@ -13,10 +13,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from pyreid._files import write_atomically
 from pyreid.data.transforms import eval_transform
 from pyreid.errors import DatasetError, ExportError, require
-from pyreid.inference.export import compare_file, files_size, onnx_to_openvino, set_metadata
+from pyreid.inference.export import compare_file, files_size, onnx_to_openvino, put_in_place, set_metadata
 from pyreid.inference.exported import EXPORTED_SUFFIXES, INPUT, ExportedModel, import_openvino, open_exported
 from pyreid.inference.extractor import FeatureExtractor
 from pyreid.inference.images import ImageItems, as_items
@@ -86,6 +85,8 @@ def quantize_int8(
     for option, value, suffixes in (("source", source, (".onnx",)), ("path", path, EXPORTED_SUFFIXES)):
         if value.suffix not in suffixes:
             raise ValueError(f"{option}: expected a file that ends in {' or '.join(suffixes)}, got {value}")
+    if path.is_dir():
+        raise IsADirectoryError(f"path: expected a file, got the folder {path}")
     for package in ("onnx", "onnxruntime"):
         require(package, extra="export")
     if path.suffix == ".xml":
@@ -95,27 +96,23 @@ def quantize_int8(
         raise ExportError(f"source: {source} is {model.info.precision} already, expected float32")
     calibration, test = _split(calibration_images, test_images, model)
     expected = FeatureExtractor(source)(test)
+    float_size_bytes = files_size(source)  # before it is replaced, where the path is its own
     # Whatever the difference of single elements: it is rounding, and what counts is the angle.
     tolerance = Tolerance(cosine=min_similarity, difference=float("inf"))
-    parities: list[Parity] = []
-
-    def write_onnx(temporary: Path) -> None:
-        _quantize(source, temporary, model, calibration, for_openvino=path.suffix == ".xml")
-        parities.append(compare_file(temporary, test, expected, tolerance, what=f"{path} in int8"))
-
-    if path.suffix == ".onnx":
-        write_atomically(path, write_onnx)
-    else:
-        with tempfile.TemporaryDirectory(prefix="pyreid-") as folder:
-            between = Path(folder) / "int8.onnx"
-            write_onnx(between)
-            parities.append(onnx_to_openvino(between, path, images=test, expected=expected, tolerance=tolerance))
+    with tempfile.TemporaryDirectory(prefix="pyreid-") as folder:
+        written = Path(folder) / "int8.onnx"
+        _quantize(source, written, model, calibration, for_openvino=path.suffix == ".xml")
+        parity = compare_file(written, test, expected, tolerance, what=f"{path} in int8")
+        if path.suffix == ".onnx":
+            put_in_place(written, path)
+        else:
+            parity = onnx_to_openvino(written, path, images=test, expected=expected, tolerance=tolerance)
     return QuantizeReport(
         path=path,
         calibration_images=len(calibration),
-        parity=parities[-1],
+        parity=parity,
         size_bytes=files_size(path),
-        float_size_bytes=files_size(source),
+        float_size_bytes=float_size_bytes,
     )
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import pyreid
-from pyreid.cli.bench import bench
+from pyreid.cli.bench import BenchCommand, bench
 from pyreid.cli.export import export
 from pyreid.errors import ExportError, PyreidError, WeightsError
 from pyreid.inference import open_exported
@@ -151,6 +151,14 @@ def test_errors(folder: Path, tmp_path: Path) -> None:
         assert message in " ".join(result.output.replace("│", " ").split())
 
 
+def test_weights_of_a_backbone(tmp_path: Path) -> None:
+    model = pyreid.create_model("cw_mobilenet_v3_small")
+    torch.save(model.backbone.state_dict(), tmp_path / "imagenet.pth")
+    with pytest.raises(WeightsError, match=r"imagenet\.pth holds a backbone, and nothing for head\.fc\.weight"):
+        invoke("cw_mobilenet_v3_small", "--weights", tmp_path / "imagenet.pth", "--out", tmp_path / "m.onnx")
+    assert not (tmp_path / "m.onnx").exists()
+
+
 def test_one_line_on_the_terminal() -> None:
     command = [sys.executable, "-m", "pyreid", "export", "rmnet", "--out", "m.onnx"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -165,7 +173,7 @@ def test_bench_times_every_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(module, "BATCHES", (1, 2))
     monkeypatch.setattr(module, "WARMUP", 0)
     monkeypatch.setattr(module, "CALIBRATION", 5)
-    monkeypatch.setattr(torch, "compile", lambda model, fullgraph: model)  # takes a minute
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)  # takes a minute
     bench_app = typer.Typer()
     bench_app.command()(bench)
     result = CliRunner().invoke(bench_app, ["--models", "rmne?", "--repeats", "1", "--out", str(tmp_path)])
@@ -188,6 +196,22 @@ def test_bench_times_every_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert isinstance(result.exception, PyreidError)
     assert "matches no model" in str(result.exception)
     assert CliRunner().invoke(bench_app, ["gem_pool", "--models", "rmnet"]).exit_code == 2
+
+
+def test_bench_without_a_pattern_times_the_edge_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = import_module("pyreid.benchmarks.bench_models")
+    prepared: list[str] = []
+    monkeypatch.setattr(module, "prepare", lambda name, folder, device: prepared.append(name))
+    monkeypatch.setattr(module, "time_forms", lambda *_: [])
+    bench_app = typer.Typer()
+    bench_app.command(cls=BenchCommand)(bench)
+    for arguments in (("--models",), ("--models", "--repeats", "1"), ("models",)):
+        result = CliRunner().invoke(bench_app, [*arguments, "--out", str(tmp_path)])
+        assert result.exit_code == 0, result.output
+        assert tuple(prepared) == module.EDGE
+        prepared.clear()
+    CliRunner().invoke(bench_app, ["--models", "trinet_r18", "--out", str(tmp_path)])
+    assert prepared == ["trinet_r18"]
 
 
 def test_bench_refuses_another_embedding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

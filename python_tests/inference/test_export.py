@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import pyreid
@@ -24,6 +27,7 @@ from pyreid.inference import (
 )
 from pyreid.inference.parity import measure_parity
 from pyreid.inference.sample_images import sample_images
+from pyreid.models import list_models
 from python_tests.inference.networks import every_model, shorten_rmnet, small_size, warmed_up
 
 onnx = pytest.importorskip("onnx")
@@ -260,7 +264,8 @@ def test_what_cannot_be_translated_is_one_clear_error(tmp_path: Path) -> None:
     [
         (export_onnx, "m.pt", {}, r"path: expected a file that ends in \.onnx, got .*m\.pt"),
         (export_openvino, "m.onnx", {}, r"path: expected a file that ends in \.xml"),
-        (export_onnx, "m.onnx", {"opset": 9}, "opset: got 9, expected 18 or more"),
+        (export_onnx, "m.onnx", {"opset": 9}, r"opset: got 9, expected 18 to \d+, the newest of onnx"),
+        (export_openvino, "m.xml", {"opset": 99}, r"opset: got 99, expected 18 to \d+, the newest of onnx"),
         (export_onnx, "m.onnx", {"input_size": (0, 3)}, "size: expected a positive"),
         (export_onnx, "m.onnx", {"std": (0, 1, 1)}, "std: expected positive"),
     ],
@@ -364,8 +369,137 @@ def test_swapped_channels_fail_on_images_that_cannot_show_it(
         export_onnx(model, tmp_path / "m.onnx", input_size=(64, 64), images=grey, preprocessing=True)
 
 
-@pytest.mark.parametrize("name", ["hacnn", "safr_micro", "cw_mobilenet_v3_small"])
-def test_openvino_agrees_in_batches(name: str, tmp_path: Path) -> None:
-    model = warmed_up(name)
-    report = export_openvino(model, tmp_path / "m.xml", input_size=SIZE)
+# A small one of each family; on the way to OpenVINO the ONNX file is compared, too.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "rmnet": {},
+    "hacnn": {},
+    "compact_reid_1x": {"repeats1": 1, "repeats2": 0, "repeats3": 0},
+    "safr_small": {"backbone": "test_resnet"},
+    "safr_micro": {},
+    "shufflenet_v2_plus_small": {"neck": "bn"},
+    "dare_r50": {"backbone": "test_resnet"},
+    "trinet_r18": {"backbone": "test_resnet"},
+    "cw_se_resnet18_gconcat": {"backbone": "test_resnet"},
+    "cw_mobilenet_v3_small": {},
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_openvino_agrees_in_batches(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten_rmnet(monkeypatch)
+    model = warmed_up(name, **FAMILIES[name])
+    report = export_openvino(model, tmp_path / "m.xml", input_size=small_size(name))
     assert report.parity.difference < 5e-3  # of a spread that is small before training
+
+
+def test_every_family_is_among_them() -> None:
+    families = {type(pyreid.create_model(name)) for name in FAMILIES}
+    assert {type(pyreid.create_model(name)) for name in list_models() if name != "trinet_ensemble"} <= families
+
+
+@pytest.mark.slow
+def test_the_whole_rmnet(tmp_path: Path, photos: list[np.ndarray]) -> None:
+    model = warmed_up("rmnet")
+    report = export_onnx(model, tmp_path / "m.onnx")
+    assert sum(node.op_type == "Conv" for node in onnx.load(report.path).graph.node) == 114
+    agree(pyreid.FeatureExtractor(report.path)(photos), pyreid.FeatureExtractor(model)(photos))
+
+
+@pytest.mark.parametrize("opset", [18, 21, 25])
+def test_the_opset_is_the_one_that_was_asked_for(opset: int, tiny: Tiny, tmp_path: Path) -> None:
+    report = export_onnx(tiny, tmp_path / "m.onnx", opset=opset)
+    assert [(entry.domain, entry.version) for entry in onnx.load(report.path).opset_import] == [("", opset)]
+    assert report.opset == opset
+
+
+def test_an_opset_that_cannot_be_written_is_an_error(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx.defs, "onnx_opset_version", lambda: 99)  # torch would go on with 18
+    with pytest.raises(ExportError, match="opset: Tiny cannot be written in opset 90, only in 18"):
+        export_onnx(tiny, tmp_path / "m.onnx", opset=90)
+    assert not list(tmp_path.iterdir())
+
+
+def test_pixels_for_a_file_that_takes_normalised_images(tiny: Tiny, tmp_path: Path) -> None:
+    model = open_exported(export_onnx(tiny, tmp_path / "m.onnx").path)
+    message = r"images: got uint8, but this file has no preprocessing; expected floats, .* mean \(0\.4, 0\.5, 0\.6\)"
+    with pytest.raises(TypeError, match=message):
+        model(torch.zeros(1, 3, *SIZE, dtype=torch.uint8))
+    with pytest.raises(TypeError, match="images: expected a tensor, got ndarray"):
+        model(np.zeros((1, 3, *SIZE), np.float32))
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_an_exported_model_goes_through_a_pickle(suffix: str, tiny: Tiny, tmp_path: Path) -> None:
+    path = tmp_path / f"m{suffix}"
+    (export_onnx if suffix == ".onnx" else export_openvino)(tiny, path)
+    model = open_exported(path)
+    images = torch.randn(3, 3, *SIZE)
+    again = pickle.loads(pickle.dumps(model))
+    assert torch.equal(again(images), model(images))
+    assert (again.info, again.config) == (model.info, model.config)
+    assert torch.equal(copy.deepcopy(model)(images), model(images))
+    data = pickle.dumps(model)
+    assert len(data) < 1000, "the path, not the file"
+    (export_onnx if suffix == ".onnx" else export_openvino)(Tiny(), path)
+    with pytest.raises(ExportError, match=rf"m\{suffix} has changed since it was opened"):
+        pickle.loads(data)
+
+
+class Embedded(torch.utils.data.Dataset[Tensor]):
+    """A data set that embeds its images, as a pipeline with a model in its transform does."""
+
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
+        self.model = model
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.model(self.images[index : index + 1])[0]
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_workers_of_a_loader_embed(suffix: str, tiny: Tiny, tmp_path: Path) -> None:
+    path = tmp_path / f"m{suffix}"
+    (export_onnx if suffix == ".onnx" else export_openvino)(tiny, path)
+    model = open_exported(path)
+    images = torch.randn(4, 3, *SIZE)
+    expected = model(images)
+    loader = torch.utils.data.DataLoader(
+        Embedded(model, images), batch_size=2, num_workers=1, multiprocessing_context="spawn", timeout=60
+    )
+    torch.testing.assert_close(torch.cat(list(loader)), expected)
+
+
+@pytest.mark.parametrize("write", [export_onnx, export_openvino])
+def test_nothing_lies_beside_the_path_while_the_file_is_checked(
+    write: Any, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Path] = []
+    original = export.compare_file
+
+    def watch(*arguments: Any, **options: Any) -> Any:
+        seen.extend(tmp_path.iterdir())  # what a process that is killed here would leave
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(export, "compare_file", watch)
+    path = tmp_path / ("m.onnx" if write is export_onnx else "m.xml")
+    write(tiny, path)
+    assert not seen
+    first = {file.name for file in tmp_path.iterdir()}
+    write(tiny, path)  # over the one that is there
+    assert {file.name for file in tmp_path.iterdir()} == first
+
+
+def test_odd_sizes_and_grey_photographs(tmp_path: Path, tiny: Tiny, photos: list[np.ndarray]) -> None:
+    report = export_onnx(tiny, tmp_path / "m.onnx", input_size=(33, 17), preprocessing=True)
+    grey = [Image.fromarray(photo).convert("L") for photo in photos[:2]]
+    agree(pyreid.FeatureExtractor(report.path)(grey), pyreid.FeatureExtractor(tiny, size=(33, 17))(grey))
+    for one in (np.zeros((33, 17), np.uint8), np.zeros((33, 17, 1), np.uint8), np.zeros((33, 17, 4), np.uint8)):
+        with pytest.raises(ValueError, match=r"images: item 0: expected an array \(H, W, 3\)"):
+            pyreid.FeatureExtractor(report.path)([one])
+    with pytest.raises(ValueError, match="images: expected at least one, got none"):
+        pyreid.FeatureExtractor(report.path)([])

@@ -181,6 +181,12 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
         pyreid.FeatureExtractor(Tiny(), **options)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_normalised_tensors_of_several_sizes(workers: int) -> None:
+    with pytest.raises(ValueError, match=r"of the model's size, got \(8, 4\), \(8, 5\)"):
+        pyreid.FeatureExtractor(Tiny(), workers=workers)([torch.zeros(3, 8, 4), torch.zeros(3, 8, 5)])
+
+
 def test_mean_and_std_of_numpy_and_torch_are_plain_numbers() -> None:
     look = pyreid.FeatureExtractor(Tiny(), mean=np.float32([0, 0.5, 1]), std=torch.tensor([1.0, 2.0, 3.0])).images
     assert (look.mean, look.std) == ((0.0, 0.5, 1.0), (1.0, 2.0, 3.0))

@@ -112,6 +112,21 @@ def test_it_is_quiet(exported: Exported, photos: list[np.ndarray], tmp_path: Pat
     assert logging.root.manager.disable == logging.NOTSET
 
 
+def test_a_file_of_one_image_a_time_in_place_of_itself(
+    exported: Exported, photos: list[np.ndarray], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.onnx"
+    before = export_onnx(exported[0], path, input_size=SIZE, dynamic_batch=False).size_bytes
+    report = quantize_int8(path, path, calibration_images=photos[:2], test_images=[], min_similarity=0.5)
+    assert (report.calibration_images, report.parity.images) == (2, DRAWN_TEST)
+    assert (report.float_size_bytes, report.size_bytes) == (before, path.stat().st_size)
+    info = open_exported(path).info
+    assert (info.precision, info.dynamic_batch) == ("int8", False)
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"path: expected a file, got the folder .*folder\.onnx"):
+        quantize_int8(exported[1], tmp_path / "folder.onnx")
+
+
 def test_wrong_arguments(exported: Exported, photos: list[np.ndarray], tmp_path: Path) -> None:
     source = exported[1]
     for options, message in (
