@@ -331,7 +331,7 @@ def _objects(values: Any, count: int) -> list[dict[str, Any] | None]:
         if value is not None and not isinstance(value, Mapping):
             raise TypeError(f"metadata: row {row}: expected a JSON object or None, got {type(value).__name__}")
         try:  # what is read back later is what is kept now
-            objects.append(None if value is None else json.loads(json.dumps(dict(value), allow_nan=False)))
+            objects.append(None if value is None else json.loads(json.dumps(_as_json(value), allow_nan=False)))
         except (TypeError, ValueError) as error:
             raise TypeError(f"metadata: row {row}: expected what JSON can hold ({error})") from error
     return objects
@@ -354,15 +354,31 @@ def _some(name: str, values: Any) -> np.ndarray | None:
 
 
 def _values(metadata: Any) -> dict[str, Any] | None:
-    """NumPy scalars become Python's: compared with a list they would give an array."""
+    """Wanted values in the form in which items keep theirs."""
     if metadata is None:
         return None
     if not isinstance(metadata, Mapping):
         raise TypeError(f"metadata: expected values by name, got {type(metadata).__name__}")
+    found = {}
     for name, value in metadata.items():
         if isinstance(value, np.ndarray | torch.Tensor):
             raise TypeError(f"metadata: {name}: expected a value of JSON's types, got {type(value).__name__}")
-    return {name: value.item() if isinstance(value, np.generic) else value for name, value in metadata.items()}
+        found[name] = _as_json(value)
+    return found
+
+
+def _as_json(value: Any) -> Any:
+    """As JSON gives it back: NumPy scalars are numbers, tuples lists. Names must be text: 1 and "1" would be one."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, list | tuple):
+        return [_as_json(item) for item in value]
+    if isinstance(value, Mapping):
+        for name in value:
+            if not isinstance(name, str):
+                raise TypeError(f"names must be text, got {name!r}")
+        return {name: _as_json(item) for name, item in value.items()}
+    return value
 
 
 def _range(values: Any) -> tuple[float, float] | None:

@@ -135,3 +135,15 @@ def test_what_was_found_may_be_changed(tmp_path: Path) -> None:
         assert gallery.search(query, metadata={"a": 1, "b": {"c": [2]}}).keys.tolist() == [[0]]
     with Gallery(tmp_path / "g") as gallery:
         assert gallery.get([0]).metadata == [{"a": 1, "b": {"c": [2]}}]
+
+
+def test_what_was_added_is_found_in_the_same_form(tmp_path: Path) -> None:
+    with Gallery(tmp_path / "g", columns=1) as gallery:
+        added: list[Any] = [{"a": (1, 2)}, {"a": [True]}, {"a": [1]}, {"a": {"b": np.int64(3)}}, {"a": np.float32(0.5)}]
+        gallery.add(np.ones((5, 1), "f4"), metadata=added)
+        for row, wanted in enumerate(added):
+            assert gallery.search(np.ones((1, 1), "f4"), 5, metadata=wanted).keys.tolist() == [[row]]
+        for wrong in ({1: "x", "1": "y"}, {"a": {2: 3}}):
+            with pytest.raises(TypeError, match=r"names must be text, got [12]"):
+                gallery.add(np.ones((1, 1), "f4"), metadata=[wrong])
+        assert len(gallery) == 5

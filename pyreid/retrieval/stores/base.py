@@ -115,7 +115,12 @@ def has_values(metadata: Mapping[str, Any] | None, wanted: Mapping[str, Any]) ->
     """Whether metadata holds all the wanted values. As in JSON, true is not 1."""
     if metadata is None:
         return not wanted
-    return all(
-        name in metadata and isinstance(metadata[name], bool) == isinstance(value, bool) and metadata[name] == value
-        for name, value in wanted.items()
-    )
+    return all(name in metadata and _equal(metadata[name], value) for name, value in wanted.items())
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_equal(value, b[name]) for name, value in a.items())
+    return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
