@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 def search(
     query: Annotated[Path, typer.Option(help="Features of the queries: .npy, .npz or .safetensors.")],
     gallery: Annotated[Path, typer.Option(help="Features of the gallery, likewise.")],
-    k: Annotated[int, typer.Option("-k", "--k", min=1, help="Neighbors of each query.")] = 10,
+    neighbors: Annotated[
+        int | None, typer.Option("-k", "--k", min=1, help="Neighbors of each query. (Default: 10, or all if fewer.)")
+    ] = None,
     metric: Annotated[str, typer.Option(help="euclidean, sqeuclidean or cosine.")] = "euclidean",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write distances and indices (Q, k) as .npz.")
@@ -50,6 +52,7 @@ def search(
 
     queries, rows = open_matrix("query", query), open_matrix("gallery", gallery)
     check_columns(queries, rows, gallery)
+    k = min(10, len(rows)) if neighbors is None else neighbors
     if k > len(rows):
         raise ValueError(f"-k: expected 1 to {len(rows)}, the rows of --gallery {gallery}, got {k}")
     chosen = torch.device(device or "cpu")

@@ -36,6 +36,14 @@ def test_neighbors_are_those_of_the_function(files: Path, query: np.ndarray, gal
     assert [path.name for path in output.parent.iterdir()] == ["n.npz"]
 
 
+def test_all_of_a_small_gallery_by_default(files: Path, gallery: np.ndarray) -> None:
+    for rows in (7, 30):
+        np.save(files / "gallery.npy", gallery[:rows])
+        result = CliRunner().invoke(app, command(files, "--output", str(files / "n.npz")))
+        assert result.exit_code == 0, result.output
+        assert neighbors(files / "n.npz")[1].shape[1] == min(10, rows)
+
+
 def test_many_queries_are_found_as_in_one_search(files: Path) -> None:
     rng = np.random.default_rng(2)
     query, gallery = (rng.normal(size=size).astype(np.float32) for size in ((2500, 8), (3000, 8)))
