@@ -213,7 +213,11 @@ def put_in_place(written: Path, path: Path) -> None:
     It was made and checked in the system's folder for temporary files, so an export that is killed leaves nothing
     beside ``path``.
     """
-    write_atomically(path, lambda temporary: shutil.copyfile(written, temporary))
+
+    def copy(temporary: Path) -> None:
+        shutil.copyfile(written, temporary)
+
+    write_atomically(path, copy)
 
 
 def files_size(path: Path) -> int:
