@@ -6,7 +6,7 @@
 #              writes <device>.json and logs into OUT (default benchmarks/results); needs no network and no VENV
 # make clean   remove what the build, the tests and the demo wrote; VENV stays
 #
-# PYTHON and VENV choose the interpreter and the virtual environment, WORKERS the processes of the Python tests;
+# PYTHON and VENV choose the interpreter and the virtual environment;
 # PYREID_CUDA=ON|OFF overrides the search for nvcc, and CUDAARCHS the architectures: those of the GPUs of this machine or,
 # where there is none, one, which is enough to see that the library builds and loads.
 
@@ -47,10 +47,16 @@ test-cpp: install
 	$(BIN)/cmake --build build/cpp_tests
 	$(BIN)/ctest --test-dir build/cpp_tests --output-on-failure --no-tests=error
 
-# Files go to the next free worker, each of one thread.
-WORKERS ?= 2
+# Two halves side by side, of one thread each; the log of the first is shown when the second is done.
+MODEL_TESTS := $(addprefix python_tests/,models inference layers losses recipes report)
+OTHER_TESTS := $(filter-out $(MODEL_TESTS) %__pycache__ %__init__.py %conftest.py %ranks.py,$(wildcard python_tests/*))
+HALF = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:cacheprovider
+
 test-python: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:cacheprovider --numprocesses=$(WORKERS) --dist=loadfile
+	mkdir -p build
+	$(HALF) $(MODEL_TESTS) > build/model_tests.log 2>&1 & models=$$!; \
+	$(HALF) $(OTHER_TESTS); others=$$?; \
+	wait $$models; models=$$?; cat build/model_tests.log; exit $$((models + others))
 
 lint: install
 	$(BIN)/ruff check .
