@@ -20,6 +20,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
 
+pytestmark = pytest.mark.timeout(1200)  # some hundred kernels for four architectures, beside other tests
+
 # Kernels that may have a stack frame, as "file: kernel" without template arguments, and why.
 STACK_FRAMES: dict[str, str] = {}
 

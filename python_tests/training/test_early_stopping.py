@@ -46,15 +46,15 @@ def test_the_rule(maps: tuple[float, ...], patience: int, min_delta: float, stal
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluations that give the mAP of their epoch in the list."""
-    real = callbacks.EpochRecorder._evaluate
+    real = callbacks.EpochRecorder._features
     found = callbacks.scores
 
-    def evaluate(self: Any, module: Any) -> Any:
+    def features(self: Any, module: Any) -> Any:
         epoch[0] = module.trainer.current_epoch
         return real(self, module)
 
     epoch = [0]
-    monkeypatch.setattr(callbacks.EpochRecorder, "_evaluate", evaluate)
+    monkeypatch.setattr(callbacks.EpochRecorder, "_features", features)
     monkeypatch.setattr(callbacks, "scores", lambda result: found(result) | {"mAP": MAPS[epoch[0]]})
 
 
