@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -13,6 +14,19 @@ from torch.utils.data import Dataset
 from pyreid.data.records import ImageRecord, Sample, SampleKey
 from pyreid.data.transforms import Transform
 from pyreid.errors import DatasetError
+
+# What Pillow raises for damaged files; those behind ValueError come from odd fields of TIFF and GIF files.
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    Image.DecompressionBombError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    struct.error,
+)
 
 
 @contextmanager
@@ -39,7 +53,7 @@ def read_rgb(record: ImageRecord) -> Image.Image:
     try:
         with Image.open(record.path) as image:
             return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except _DAMAGED as error:
         raise DatasetError(f"{record.path}: cannot be read as an image ({error})") from error
 
 

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from pyreid.data.image_dataset import read_rgb
 from pyreid.data.records import ImageRecord
 from pyreid.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Transform
+from pyreid.errors import DatasetError
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,22 @@ class ImageItems(Dataset[Tensor]):
         if item.ndim != 3 or item.shape[2] != 3 or item.size == 0:
             raise ValueError(f"images: item {index}: expected an array (H, W, 3), got shape {item.shape}")
         return self.transform(Image.fromarray(np.ascontiguousarray(item)))
+
+
+class ReadableItems(Dataset[Tensor | str]):
+    """``ImageItems``, but what is said of a file that is no image in place of the error."""
+
+    def __init__(self, items: ImageItems) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Tensor | str:
+        try:
+            return self.items[index]
+        except DatasetError as error:
+            return str(error)
 
 
 def name_of(item: Any, index: int) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from pyreid.data import (
     eval_transform,
     train_transform,
 )
+from pyreid.data.image_dataset import read_rgb
 from pyreid.errors import DatasetError
 from python_tests.data.layout_files import write_image
 
@@ -104,6 +106,16 @@ def test_truncated_and_missing_files_are_named(records: list[ImageRecord]) -> No
     records[1].path.unlink()
     with pytest.raises(DatasetError, match=r"1\.jpg: cannot be read as an image"):
         dataset[1]
+
+
+def test_damage_that_pillow_meets_with_a_type_error_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "0.tif"
+    Image.new("RGB", (4, 4)).save(path)
+    content = path.read_bytes()
+    tag = content.index(struct.pack("<HH", 273, 4))  # where the pixels lie, an integer; now of type float
+    path.write_bytes(content[: tag + 2] + struct.pack("<H", 11) + content[tag + 4 :])
+    with pytest.raises(DatasetError, match=r"0\.tif: cannot be read as an image"):
+        read_rgb(ImageRecord(path, 0, 0))
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
