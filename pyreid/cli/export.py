@@ -64,9 +64,9 @@ def export(
             f"--out: expected a file that ends in {SUFFIXES[format]} for {format.value}, got {out}"
         )
     input_size = parse_size(size)
-    from pyreid.cli.opening import find_run, open_model
     from pyreid.errors import WeightsError
     from pyreid.inference import read_paths
+    from pyreid.inference.opening import find_run, open_model
 
     paths = read_paths(images) if images else None
     if weights is None and find_run(model) is None:

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 def extract(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL|RUN", help="A model of 'pyreid models', or the folder of a run.")
+        str,
+        typer.Argument(
+            metavar="MODEL|RUN|FILE",
+            help="A model of 'pyreid models', the folder of a run, or an exported .onnx or .xml file.",
+        ),
     ],
     images: Annotated[
         list[str],
@@ -69,24 +73,11 @@ def extract(
 def _open_model(
     name: str, weights: str | None, flip: str | None, crops: str | None, options: dict[str, Any]
 ) -> FeatureExtractor:
-    import torch
-
-    from pyreid.cli.opening import find_run, open_model
     from pyreid.errors import WeightsError
     from pyreid.inference import FeatureExtractor
+    from pyreid.inference.exported import EXPORTED_SUFFIXES
+    from pyreid.inference.opening import find_run
 
-    if options["device"] is None:
-        options["device"] = "cuda" if torch.cuda.is_available() else "cpu"
-    if weights is None and find_run(name) is None:
+    if weights is None and Path(name).suffix not in EXPORTED_SUFFIXES and find_run(name) is None:
         raise WeightsError(f"weights: model {name} needs --weights FILE")
-    opened = open_model(name, weights)
-    look, evaluation = opened.images, None if opened.recipe is None else opened.recipe.evaluation
-    return FeatureExtractor(
-        opened.network,
-        size=look.size,
-        mean=look.mean,
-        std=look.std,
-        flip=flip or (evaluation.flip if evaluation else "none"),  # type: ignore[arg-type]
-        crops=crops or (evaluation.crops if evaluation else "none"),  # type: ignore[arg-type]
-        **options,
-    )
+    return FeatureExtractor(name, weights=weights, flip=flip, crops=crops, **options)  # type: ignore[arg-type]

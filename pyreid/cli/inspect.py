@@ -15,7 +15,7 @@ from pyreid.cli.image_size import parse_size
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pyreid.cli.opening import Opened
+    from pyreid.inference.opening import Opened
     from pyreid.report import ActivationDensity, AttentionMaps, FeatureMaps, WeightRatios
 
 SHOWN_IMAGES, SHOWN_LAYERS = 4, 8
@@ -265,7 +265,7 @@ def _open(name: str, weights: str | None, settings: list[str], option: str) -> O
 
     import yaml
 
-    from pyreid.cli.opening import find_run, open_model
+    from pyreid.inference.opening import find_run, open_model
 
     overrides: dict[str, Any] = {}
     for setting in settings:

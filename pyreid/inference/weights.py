@@ -16,7 +16,11 @@ _LISTED = 5
 
 
 def load_embedding_weights(
-    model: nn.Module, weights: str | os.PathLike[str], *, partial: Literal["error", "warn"] = "error"
+    model: nn.Module,
+    weights: str | os.PathLike[str],
+    *,
+    partial: Literal["error", "warn"] = "error",
+    stacklevel: int = 3,
 ) -> None:
     """Load weights of the whole embedding network, where :func:`pyreid.models.load_weights` also takes a backbone.
 
@@ -25,6 +29,7 @@ def load_embedding_weights(
         weights: a file, or ``"timm"`` for ImageNet's weights of the backbone. The latter says that only the backbone is
             wanted, so that the rest gets a warning.
         partial: what a file gives that holds nothing for a part of the embedding network, such as ImageNet's.
+        stacklevel: of the warning.
 
     Raises:
         pyreid.errors.WeightsError: the weights are not there, do not fit, or are not of the whole network.
@@ -44,7 +49,7 @@ def load_embedding_weights(
     shown = ", ".join(missing[:_LISTED]) + (f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else "")
     found = f"weights: {weights} holds a backbone, and nothing for {shown}"
     if weights == TIMM or partial == "warn":
-        warnings.warn(f"{found}; these keep their fresh values, so features mean little", stacklevel=3)
+        warnings.warn(f"{found}; these keep their fresh values, so features mean little", stacklevel=stacklevel)
         return
     model.load_state_dict(before)
     raise WeightsError(f"{found}; expected weights of the whole network, as features of a fresh head mean little")

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 import pyreid
 from pyreid.cli.bench import BenchCommand, bench
 from pyreid.cli.export import export
+from pyreid.cli.extract import extract
 from pyreid.errors import ExportError, PyreidError, WeightsError
 from pyreid.inference import open_exported
 from pyreid.inference.sample_images import sample_images
@@ -94,6 +95,11 @@ def test_a_run_and_its_checkpoint(
     assert f"on {8 + 6 * ('photos' in arguments)} images" in line
     found = pyreid.FeatureExtractor(tmp_path / name)(sorted((folder / "photos").iterdir()))
     np.testing.assert_allclose(found, expected_of(folder), atol=1e-4)
+    extractor = typer.Typer()
+    extractor.command()(extract)
+    photos, output = str(folder / "photos"), str(tmp_path / "f.npy")
+    assert CliRunner().invoke(extractor, [str(tmp_path / name), photos, "--output", output]).exit_code == 0
+    np.testing.assert_array_equal(np.load(output), found)
     info = open_exported(tmp_path / name).info
     assert info.preprocessing is ("--preprocessing" in arguments)
     assert info.pixel_std == (0.25,) * 3

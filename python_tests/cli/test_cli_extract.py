@@ -203,6 +203,8 @@ def test_two_processes_do_not_write_one_output(folder: Path, tmp_path: Path) -> 
         (["rmnet", "no*.png", "--weights", "{w}", "-o", "f.npy"], 1, "images: no*.png: expected at least one image"),
         (["rmnet", "{images}", "--weights", "{w}.gone", "-o", "f.npy"], 1, "no such file"),
         (["{images}", "{images}", "-o", "f.npy"], 1, "expected the folder of a run"),
+        (["gone.onnx", "{images}", "-o", "f.npy"], 1, "model: no such file: gone.onnx"),
+        (["{images}/a/00.png", "{images}", "-o", "f.npy"], 1, "expected a model's name, the folder of a run or"),
         (["rmnet", "{images}", "-o", "f.txt"], 2, "--output: expected a file that ends in"),
         (["rmnet", "{images}", "-o", "f.npy", "--flip", "both"], 2, "--flip: expected none"),
         (["rmnet", "{images}", "-o", "f.npy", "--resume", "--overwrite"], 2, "exclude each other"),

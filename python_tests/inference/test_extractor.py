@@ -194,7 +194,7 @@ def test_mean_and_std_of_numpy_and_torch_are_plain_numbers() -> None:
 
 
 def test_models_of_another_kind(arrays: list[np.ndarray]) -> None:
-    with pytest.raises(TypeError, match="model: expected a name or a torch"):
+    with pytest.raises(TypeError, match="model: got int, expected a name, the folder of a run, a torch"):
         pyreid.FeatureExtractor(3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"model: expected embeddings \(7, D\), got shape \(7, 3, 8, 4\)"):
         pyreid.FeatureExtractor(nn.Identity(), size=(8, 4))(arrays)
