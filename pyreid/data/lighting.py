@@ -6,14 +6,16 @@ import torch
 from torch import Tensor, nn
 
 _VALUES = (0.2175, 0.0188, 0.0045)
-_VECTORS = ((0.4009, 0.7192, -0.5675), (-0.8140, -0.0045, -0.5808), (0.4203, -0.6948, -0.5836))
+# In columns; the largest variance is that of brightness, along grey.
+_VECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 
 
 class RandomLighting(nn.Module):
     """Add ``V (alpha * lambda)`` to every pixel, with alpha ~ N(0, std) for each of the three components.
 
     V and lambda are eigenvectors (in columns) and eigenvalues of the covariance of ImageNet's RGB values in [0, 1].
-    The colour augmentation of the VeRi-776 study. It comes before the normalisation.
+    The colour augmentation of the VeRi-776 study, whose code however pairs the values with the vectors in reverse order
+    and multiplies by the transpose. It comes before the normalisation.
 
     Args:
         p: probability that an image is changed.

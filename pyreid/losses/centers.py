@@ -23,7 +23,7 @@ def own_cosine_distance(embeddings: Tensor, centers: Tensor, labels: Tensor) -> 
 
 
 class _OwnGradient(torch.autograd.Function):
-    """The first argument, whose gradient is passed on; the second, equal to it, gets a gradient of ones."""
+    """The first argument, whose gradient is passed on; the second, of its shape, gets a gradient of ones."""
 
     @staticmethod
     def forward(ctx: Any, loss: Tensor, own: Tensor) -> Tensor:
@@ -77,7 +77,14 @@ class Centers(SteppedModule):
         if self.distance == "cosine":
             self.weight.copy_(F.normalize(self.weight, dim=1))
 
-    def evaluate(self, term: Callable[[Tensor, Tensor], Tensor], embeddings: Tensor, *, learn: bool = True) -> Tensor:
+    def evaluate(
+        self,
+        term: Callable[[Tensor, Tensor], Tensor],
+        embeddings: Tensor,
+        *,
+        learn: bool = True,
+        own: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """``term(embeddings, centers)``, with the gradient to the centres that their optimiser needs.
 
         Args:
@@ -85,6 +92,7 @@ class Centers(SteppedModule):
                 float64. It is called twice if the centres have an optimiser of their own.
             embeddings: (N, D).
             learn: False keeps the centres constant.
+            own: what the centres' own optimiser minimises, of the shape of ``term``'s result; None is ``term``.
 
         Returns:
             The result of ``term``.
@@ -96,7 +104,7 @@ class Centers(SteppedModule):
             return term(x, weight)
         loss = term(x, weight.detach())
         if learn and weight.requires_grad and torch.is_grad_enabled():
-            loss = _OwnGradient.apply(loss, term(x.detach(), weight))
+            loss = _OwnGradient.apply(loss, (own or term)(x.detach(), weight))
         return loss
 
     def check(self, embeddings: object, labels: object) -> None:

@@ -55,9 +55,11 @@ def test_lighting_adds_one_colour_of_the_right_covariance() -> None:
         torch.testing.assert_close(difference, difference[:, :1, :1].expand_as(difference), atol=1e-6, rtol=0)
         shifts.append(difference[:, 0, 0])
     found = torch.cov(torch.stack(shifts).double().T)
-    vectors = torch.tensor([[0.4009, 0.7192, -0.5675], [-0.8140, -0.0045, -0.5808], [0.4203, -0.6948, -0.5836]])
+    vectors = torch.tensor([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
     wanted = (vectors * (0.1 * torch.tensor([0.2175, 0.0188, 0.0045])) ** 2) @ vectors.T
     assert (found - wanted).abs().max() < 0.1 * wanted.abs().max()
+    grey = torch.ones(3).double() / 3**0.5
+    assert grey @ found @ grey > 0.97 * found.trace()  # most of the light is brightness, and no green cast
     assert torch.equal(RandomLighting(p=0.0)(image), image)
 
 

@@ -95,7 +95,9 @@ def test_gradients_of_embeddings_and_centers(distance: CenterDistance, reduction
     own.load_state_dict(plain.state_dict())
     expected = torch.autograd.grad(0.25 * plain(x, LABELS), (x, plain.centers.weight))
     actual = torch.autograd.grad(0.25 * own(x, LABELS), (x, own.centers.weight))
-    torch.testing.assert_close(actual, (expected[0], 4 * expected[1]))
+    # the own gradient of the Euclidean sum is divided by 1 + the images of the centre in the batch
+    count = 1 + torch.tensor([1, 1, 3, 0])[:, None] if (distance, reduction) == ("euclidean", "sum") else 1
+    torch.testing.assert_close(actual, (expected[0], 4 * expected[1] / count))
 
 
 @pytest.mark.parametrize("weight", [1.0, 5e-4, 65536.0, 0.0])
@@ -109,11 +111,26 @@ def test_a_step_of_the_centers_does_not_depend_on_the_weight(weight: float) -> N
     after_step(loss)
     expected = before.clone()
     for k in range(4):
-        # the gradient of the sum of |x - c|^2 / 2 is the sum of c - x
-        expected[k] -= 0.5 * (before[k] - x.detach()[k == LABELS]).sum(0)
+        # Wen et al. 2016, eq. 4: the sum of c - x by 1 + the number of images
+        own_images = x.detach()[k == LABELS]
+        expected[k] -= 0.5 * (before[k] - own_images).sum(0) / (1 + len(own_images))
     torch.testing.assert_close(loss.centers.weight.detach(), expected)
     assert x.grad is not None
     torch.testing.assert_close(x.grad, weight * (x.detach() - before[LABELS]))
+
+
+@pytest.mark.parametrize("images", [1, 4, 16])
+def test_centers_come_to_the_mean_of_their_embeddings(images: int) -> None:
+    x, labels = torch.randn(2 * images, 3), torch.arange(2).repeat_interleave(images)
+    loss = CenterLoss(2, 3)
+    own = own_optimizer(loss)
+    assert own is not None
+    for _ in range(100):
+        (5e-4 * loss(x, labels)).backward()
+        own.step()
+        own.zero_grad()
+    means = torch.stack([x[:images].mean(0), x[images:].mean(0)])
+    torch.testing.assert_close(loss.centers.weight.detach(), means, atol=1e-4, rtol=0)
 
 
 def test_the_main_optimiser_may_have_the_centers() -> None:
