@@ -42,6 +42,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},  # of all commands
 )
 app.command("demo")(demo.demo)
 app.command("evidence")(evidence.evidence)

@@ -11,6 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pyreid.models import Complexity, PaperFigure, PaperRow
 
 # Columns that are more than any table here needs.
@@ -33,7 +35,8 @@ def models(
         bool, typer.Option("--paper", help="Show the papers' sizes and costs next to ours, counted the same way.")
     ] = False,
     elementwise: Annotated[
-        bool, typer.Option("--elementwise", help="List the operations of norms and activations too.")
+        bool,
+        typer.Option("--elementwise", help="In the list, the operations of norms and activations too, as on a card."),
     ] = False,
 ) -> None:
     """List the models, show one model's card, or compare sizes and costs with the papers'.
@@ -50,10 +53,12 @@ def models(
         if any(character in pattern for character in "*?["):
             raise ValueError(f"pattern: {pattern!r} matches no model; expected any of {', '.join(list_models())}")
         model_entry(pattern)  # raises, with close names
+    if elementwise and (paper or names == [pattern]):
+        raise typer.BadParameter("--elementwise goes with the list of models; a card has these operations anyway")
     console = Console()
     if paper:
         rows = [row for name in names for row in paper_table(name)]
-        compared = [row for row in rows if row.figure.params is not None or row.figure.cost is not None]
+        compared = _without_repeats(rows)
         if compared:
             _print_whole(_paper_table(compared))
         else:
@@ -88,9 +93,27 @@ def _list_table(names: list[str], *, elementwise: bool) -> Table:
             _count(card.complexity.macs),
             *([_count(card.complexity.norm_ops), _count(card.complexity.activation_ops)] if elementwise else []),
             str(card.embedding_dim),
-            "\n".join(_printed(figure) for figure in paper_figures(name)) or "-",
+            "\n".join(_cells(paper_figures(name))) or "-",
         )
     return table
+
+
+def _cells(figures: Iterable[PaperFigure]) -> list[str]:
+    """What the figures print, without what stands in another cell already."""
+    cells = list(dict.fromkeys(_printed(figure) for figure in figures))
+    return [cell for cell in cells if not any(other.endswith(f", {cell}") for other in cells)]
+
+
+def _without_repeats(rows: list[PaperRow]) -> list[PaperRow]:
+    """The rows that have a figure to compare, each figure of a network once: papers repeat it at other scores."""
+    seen = {}
+    for row in rows:
+        figure = row.figure
+        if figure.params is not None or figure.cost is not None:
+            same = (figure.model, figure.overrides, figure.input_size, figure.params, figure.cost, figure.params_unit,
+                    figure.cost_unit)  # fmt: skip
+            seen.setdefault(same, row)
+    return list(seen.values())
 
 
 def _paper_table(rows: list[PaperRow]) -> Table:
@@ -131,17 +154,23 @@ def _percent(fraction: float) -> str:
 
 
 def _print_card(console: Console, name: str) -> None:
-    from pyreid.models import model_entry, paper_figures
+    from pyreid.models import model_entry, paper_figures, paper_table
     from pyreid.models.paper import measure_default
 
     card = measure_default(name)
     console.print(f"[bold]{name}[/bold]")
     console.print(escape(model_entry(name).summary), highlight=False, soft_wrap=True)
-    console.print(f"input {_size(card.input_size)}, embedding {card.embedding_dim}", highlight=False)
+    elsewhere = [figure.input_size for figure in paper_figures(name) if figure.cost is not None]
+    note = ""
+    if elsewhere and card.input_size not in elsewhere:
+        note = f" (for training and retrieval; the paper counts costs at {_size(elsewhere[0])})"
+    console.print(
+        f"input {_size(card.input_size)}{note}, embedding {card.embedding_dim}", highlight=False, soft_wrap=True
+    )
     for line in _describe(card.complexity):
         console.print(line, highlight=False, soft_wrap=True)
-    for figure in paper_figures(name):
-        _print_figure(console, figure)
+    for row in paper_table(name):
+        _print_figure(console, row)
     trained_by, unreadable = _recipes_of(name)
     console.print(escape(f"recipes: {', '.join(trained_by) or 'none'}"), highlight=False, soft_wrap=True)
     if unreadable:
@@ -179,9 +208,25 @@ def _recipes_of(model: str) -> tuple[list[str], list[str]]:
     return trained_by, unreadable
 
 
-def _print_figure(console: Console, figure: PaperFigure) -> None:
-    """What the paper says: sizes, accuracies and what stays open."""
+def _print_figure(console: Console, row: PaperRow) -> None:
+    """What the paper says: sizes, ours beside them, accuracies and what stays open."""
+    figure = row.figure
     console.print(f"{figure.source}, {figure.row}: {_printed(figure)}", highlight=False, soft_wrap=True)
+    ours = [
+        f"{_count(count)} {_UNITS[unit]}"
+        for unit, printed, count in (
+            (figure.params_unit, figure.params, row.params),
+            (figure.cost_unit, figure.cost, row.cost),
+        )
+        if printed is not None and figure.printed
+    ]
+    if ours:
+        settings = ", ".join(f"{key}={value}" for key, value in figure.overrides)
+        console.print(
+            f"  ours, counted so: {', '.join(ours)}" + (f" ({settings})" if settings else ""),
+            highlight=False,
+            soft_wrap=True,
+        )
     for result in figure.results:
         scores = f"rank-1 {result.rank1}" if result.map is None else f"mAP {result.map}, rank-1 {result.rank1}"
         console.print(f"  {result.dataset}: {scores}", highlight=False, soft_wrap=True)
@@ -197,7 +242,9 @@ def _printed(figure: PaperFigure) -> str:
         for value, divisor, unit in ((figure.params, 1e6, "M"), (figure.cost, 1e9, "G"))
         if value is not None
     ]
-    return f"{', '.join(sizes)} at {_size(figure.input_size)}" if sizes else "no sizes printed"
+    if not sizes:
+        return "no sizes printed"
+    return f"{', '.join(sizes)} at {_size(figure.input_size)}" + (", with classifier" if figure.classifier else "")
 
 
 def _size(size: tuple[int, int]) -> str:

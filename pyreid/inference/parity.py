@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -90,8 +91,10 @@ def check_parity(parity: Parity, tolerance: Tolerance, what: str) -> None:
         )
     if parity.cosine >= tolerance.cosine and parity.difference <= tolerance.difference:
         return
+    difference = f"largest difference {parity.difference:.3g} of the spread over the images"
+    if math.isfinite(tolerance.difference):
+        difference += f" (expected at most {tolerance.difference})"
     raise ExportError(
         f"{what}: the embeddings of {parity.images} images differ from the model's: lowest cosine similarity "
-        f"{parity.cosine:.6f} (expected at least {tolerance.cosine}), largest difference "
-        f"{parity.difference:.3g} of the spread over the images (expected at most {tolerance.difference})"
+        f"{parity.cosine:.6f} (expected at least {tolerance.cosine}), {difference}"
     )

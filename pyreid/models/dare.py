@@ -150,7 +150,7 @@ def trinet_r50() -> TriNetConfig:
 
 @register_model
 def trinet_ensemble() -> TriNetEnsembleConfig:
-    """TriNets on ResNet-18, 34 and 50 one after the other (SE-ResNets): DaRe's baseline for stopping at any time."""
+    """TriNets on ResNet-18, 34 and 50 one after the other, DaRe's "sequential ensemble", to stop at any time."""
     return TriNetEnsembleConfig()
 
 

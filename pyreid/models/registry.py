@@ -14,7 +14,6 @@ import os
 import re
 import typing
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pyreid.models.base import ReIDModel
@@ -97,7 +96,13 @@ def register_model(function: _Function) -> _Function:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the models that match a shell-style pattern, in natural order (``x2`` before ``x10``)."""
+    """Names of the models that match a shell-style pattern, in natural order (``x2`` before ``x10``).
+
+    Raises:
+        TypeError: the pattern is no string.
+    """
+    if not isinstance(pattern, str):
+        raise TypeError(f"pattern: got {pattern!r} of type {type(pattern).__name__}, expected str such as 'safr*'")
     return sorted(fnmatch.filter(_ENTRIES, pattern), key=_natural_key)
 
 
@@ -105,8 +110,13 @@ def model_entry(name: str) -> ModelEntry:
     """The registered model of that name.
 
     Raises:
+        TypeError: the name is no string.
         ValueError: there is none; the message offers close names.
     """
+    if not isinstance(name, str):
+        raise TypeError(
+            f"model: got {name!r:.60} of type {type(name).__name__}, expected a name such as those of list_models()"
+        )
     entry = _ENTRIES.get(name)
     if entry is None:
         close = difflib.get_close_matches(name, list_models(), n=3, cutoff=0.5)
@@ -120,7 +130,7 @@ def resolve_config(name: str, *, num_classes: int = 0, **overrides: Any) -> Mode
 
     Raises:
         ValueError: unknown name, unknown override or wrong value.
-        TypeError: an override of the wrong type.
+        TypeError: a name or an override of the wrong type.
     """
     entry = model_entry(name)
     unknown = sorted(set(overrides) - set(entry.options))
@@ -149,7 +159,7 @@ def create_model(
 
     Raises:
         ValueError: unknown name, unknown override or wrong value.
-        TypeError: an override of the wrong type.
+        TypeError: a name, a weights file or an override of the wrong type.
         pyreid.errors.WeightsError: the weights are not there or do not fit.
         pyreid.errors.MissingDependencyError: the backbone needs timm, which is not installed.
     """
@@ -159,7 +169,7 @@ def create_model(
     if weights == "timm":
         load_timm_weights(model)
     elif weights is not None:
-        load_weights(model, Path(weights))
+        load_weights(model, weights)
     return model
 
 

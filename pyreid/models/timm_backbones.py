@@ -58,7 +58,8 @@ def make_backbone(name: str, *, pretrained: bool = False) -> Any:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(
             f"weights: timm cannot get the ImageNet weights of {name} ({reason}); "
-            "pass the path of a weights file to work without the network"
+            "without the network give the path of a weights file, or for fresh values weights=None (--weights none, in "
+            "a recipe model.weights=null)"
         ) from error
     if _architecture(model) not in ("ResNet", "DenseNet", "MobileNetV3"):
         raise ValueError(f"backbone: got {name!r}, expected a ResNet, DenseNet or MobileNetV3")

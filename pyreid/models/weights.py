@@ -23,11 +23,12 @@ NESTED_KEYS = ("state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.", "model.")
 MODEL_CLASSIFIER = "classifier."
 MAX_LISTED = 10
+REPR_LISTED = 3
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class WeightsReport:
-    """What :func:`load_weights` did.
+    """What :func:`load_weights` did. Printed, it shows how many names there are and the first of them.
 
     Attributes:
         path: the file.
@@ -44,6 +45,13 @@ class WeightsReport:
     loaded: tuple[str, ...]
     kept: tuple[str, ...]
     ignored: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        names = ", ".join(
+            f"{what}={len(found)} names" + (f" ({_listed(found, most=REPR_LISTED)})" if found else "")
+            for what, found in (("loaded", self.loaded), ("kept", self.kept), ("ignored", self.ignored))
+        )
+        return f"WeightsReport(path={str(self.path)!r}, part={self.part!r}, {names})"
 
 
 def load_weights(model: nn.Module, path: str | os.PathLike[str], *, part: Part | None = None) -> WeightsReport:
@@ -66,11 +74,15 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], *, part: Part |
         What was loaded, kept and ignored.
 
     Raises:
+        TypeError: ``path`` is no path but, for example, a state dict.
         pyreid.errors.WeightsError: the file cannot be read, does not fit (the message lists missing, unexpected and
             mis-shaped names), or holds values that no weights are: NaN, infinite or complex ones, integers where the
             model has real numbers, a variance below 0.
         pyreid.errors.MissingDependencyError: a ``.safetensors`` file without the package safetensors.
     """
+    if not isinstance(path, str | os.PathLike):
+        hint = "; a state dict goes into model.load_state_dict()" if isinstance(path, Mapping) else ""
+        raise TypeError(f"weights: got an object of type {type(path).__name__}, expected the path of a file{hint}")
     path = Path(path)
     tensors, ignored = _unwrap(read_state_dict(path), set(model.state_dict()))
     _check_values(tensors, path)
@@ -111,6 +123,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         pyreid.errors.WeightsError: there is no such file, or it holds no state dict.
         pyreid.errors.MissingDependencyError: a ``.safetensors`` file without the package safetensors.
     """
+    if path.is_dir():
+        raise WeightsError(f"weights: {path} is a folder, expected a file that ends in {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise WeightsError(f"weights: no such file: {path}")
     if path.suffix not in SUFFIXES:
@@ -295,10 +309,10 @@ def _load(
     return WeightsReport(path, target.part, loaded, kept, (*ignored, *fit.unexpected, *fit.misshapen))
 
 
-def _listed(names: Iterable[str]) -> str:
+def _listed(names: Iterable[str], *, most: int = MAX_LISTED) -> str:
     everything = list(names)
-    shown = ", ".join(everything[:MAX_LISTED])
-    return shown if len(everything) <= MAX_LISTED else f"{shown} and {len(everything) - MAX_LISTED} more"
+    shown = ", ".join(everything[:most])
+    return shown if len(everything) <= most else f"{shown} and {len(everything) - most} more"
 
 
 def _first_line(error: Exception) -> str:

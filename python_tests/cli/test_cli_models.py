@@ -56,10 +56,30 @@ def test_card_of_one_model() -> None:
     assert float(costs[1]) == pytest.approx(1.83 * (350 / 224) ** 2, rel=0.03)
     assert float(costs[2]) == pytest.approx(2 * float(costs[1]), abs=0.02)
     assert "norms 12.22M and activations 11.08M operations besides\n" in output
-    assert "SAFR, Table 2, safr_small: 12M, 1.8G at 224x224\n  VeRi-776: mAP 77.14, rank-1 93.14\n" in output
+    assert "SAFR, Table 2, safr_small: 12M, 1.8G at 224x224\n" in output
+    assert "  VeRi-776: mAP 77.14, rank-1 93.14\n" in output
     table = rows(output)
     assert table["mask"] == ["mask", "'ste'", "ste,", "soft,", "static_ste,", "static_soft"]
     assert table["preset"] == ["preset", "'paper'", "paper,", "author"]
+
+
+def test_a_card_has_ours_counted_as_the_paper_counts() -> None:
+    output = run("safr_small")
+    assert "input 350x350 (for training and retrieval; the paper counts costs at 224x224), embedding 512\n" in output
+    assert ": 12M, 1.8G at 224x224\n  ours, counted so: 11.18M params, 1.83G MACs\n" in output
+    output = run("shufflenet_v2_plus_small")
+    assert "\n3.86M parameters without the identity classifier\n" in output
+    assert ": 5.1M, 0.156G at 224x224, with classifier\n  ours, counted so: 5.14M params, 155.8M MACs (num_c" in output
+    assert "input 160x64, embedding 256\n" in run("rmnet")
+    assert "ours, counted" not in run("cw_mobilenet_v3_small"), "the sizes of the coursework are not printed in it"
+
+
+def test_figures_that_several_rows_share_are_there_once() -> None:
+    lines = [line.split() for line in run("compact_reid_1x*").splitlines() if "160x64" in line]
+    assert [line[5:] for line in lines] == [["2.9M,", "0.72G", "at", "160x64"]]
+    assert run("dare*").count("no sizes printed") == 2
+    lines = [line.split() for line in run("dare*", "--paper").splitlines() if "256x128" in line]
+    assert [line[0] for line in lines] == ["dare_d201", "dare_r50"]
 
 
 def test_card_of_a_row_without_map_and_of_an_open_one() -> None:
@@ -103,6 +123,10 @@ def test_norms_and_activations_in_the_list() -> None:
         "160x64", "2.91M", "682.7M", "18.53M", "6.41M"
     ]  # fmt: skip
     assert "norms" not in run("compact_reid_1x*")
+    for others in (["rmnet"], ["rmnet*", "--paper"]):
+        result = CliRunner().invoke(app, [*others, "--elementwise"])
+        assert result.exit_code == 2
+        assert "--elementwise goes with the list" in result.output
 
 
 def test_paper_table() -> None:

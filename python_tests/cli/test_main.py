@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import pyreid
+from pyreid.cli.main import app
 
 
 def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -22,6 +24,14 @@ def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
 
 def test_version() -> None:
     assert run("--version").stdout == f"{pyreid.__version__}\n"
+
+
+@pytest.mark.parametrize("command", [[], ["models"], ["bench"]])
+def test_help_has_a_short_name(command: list[str]) -> None:
+    short, long = (CliRunner().invoke(app, [*command, name]) for name in ("-h", "--help"))
+    assert short.exit_code == 0
+    assert short.output == long.output
+    assert "Usage: " in short.output
 
 
 @pytest.mark.parametrize(

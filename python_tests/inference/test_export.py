@@ -349,6 +349,8 @@ def test_measure_parity() -> None:
         measure_parity(expected, found[:2])
     with pytest.raises(ExportError, match="nan"):
         export.check_parity(measure_parity(expected, np.full((3, 2), np.nan)), Tolerance(), "file")
+    with pytest.raises(ExportError, match=r"expected at least 1\.5\), largest difference 0 of the spread [^(]*$"):
+        export.check_parity(measure_parity(expected, expected), Tolerance(cosine=1.5, difference=np.inf), "file")
 
 
 def test_embeddings_that_are_all_the_same_say_nothing() -> None:

@@ -84,6 +84,15 @@ def test_unknown_name_offers_close_ones() -> None:
         models.create_model("zzz")
 
 
+def test_names_and_weights_of_another_type() -> None:
+    with pytest.raises(TypeError, match="model: got 5 of type int, expected a name"):
+        models.create_model(5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="pattern: got None of type NoneType, expected str"):
+        models.list_models(None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="weights: got an object of type int, expected the path of a file"):
+        models.create_model("cw_mobilenet_v3_small", weights=5)  # type: ignore[arg-type]
+
+
 def test_unknown_override_is_named_with_the_allowed_ones() -> None:
     with pytest.raises(
         ValueError, match=r"model rmnet: unknown override 'drop_out', 'x'; expected any of input_bn, activ"

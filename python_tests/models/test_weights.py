@@ -44,6 +44,24 @@ def test_a_saved_model_comes_back(tmp_path: Path, suffix: str) -> None:
     assert report.path == path
 
 
+def test_a_report_is_printed_in_a_few_names(tmp_path: Path) -> None:
+    path = save(create_model("cw_mobilenet_v3_small", num_classes=3).state_dict(), tmp_path / "model.pt")
+    report = load_weights(create_model("cw_mobilenet_v3_small"), path)
+    names = list(report.loaded)
+    assert repr(report) == (
+        f"WeightsReport(path='{path}', part='model', loaded={len(names)} names ({names[0]}, {names[1]}, {names[2]} and "
+        f"{len(names) - 3} more), kept=0 names, ignored=2 names (classifier.weight, classifier.bias))"
+    )
+
+
+def test_what_is_no_file_of_weights(tmp_path: Path) -> None:
+    model = create_model("cw_mobilenet_v3_small")
+    with pytest.raises(TypeError, match=r"weights: got .* OrderedDict, expected the path .*; a state dict goes into"):
+        load_weights(model, model.state_dict())  # type: ignore[arg-type]
+    with pytest.raises(WeightsError, match=r"is a folder, expected a file that ends in \.pt, "):
+        load_weights(model, tmp_path)
+
+
 WRAPPERS: dict[str, Callable[[State], object]] = {
     "DataParallel": lambda state: {f"module.{k}": v for k, v in state.items()},
     "compiled in DDP": lambda state: {f"module._orig_mod.{k}": v for k, v in state.items()},
@@ -165,7 +183,8 @@ def test_timm_without_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> No
     assert str(caught.value) == (
         "weights: timm cannot get the ImageNet weights of resnet18.tv_in1k "
         "(We couldn't connect to 'https://huggingface.co'.); "
-        "pass the path of a weights file to work without the network"
+        "without the network give the path of a weights file, or for fresh values weights=None (--weights none, in a "
+        "recipe model.weights=null)"
     )
 
 
