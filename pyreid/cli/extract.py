@@ -41,11 +41,16 @@ def extract(
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda where there is one.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted extraction.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
+    skip_unreadable: Annotated[
+        bool,
+        typer.Option("--skip-unreadable", help="Leave out images that cannot be read, named in OUTPUT.skipped.txt."),
+    ] = False,
 ) -> None:
     """Write the features of images to a file, and their paths in the order of the rows to OUTPUT.paths.txt.
 
     Images go through in batches, so their number does not matter to memory. The output appears when it is complete;
-    after an interruption the same command with --resume continues.
+    after an interruption the same command with --resume continues, and does nothing if the output is complete.
+    OUTPUT.settings.json says what it was made of.
 
     Example: pyreid extract runs/small photos/ --output photos.npy
     """
@@ -57,17 +62,31 @@ def extract(
         raise typer.BadParameter(f"--flip: expected none, mean or concat, got {flip}")
     if crops not in (None, "none", "ten"):
         raise typer.BadParameter(f"--crops: expected none or ten, got {crops}")
+    if crops == "ten" and flip in ("mean", "concat"):
+        raise typer.BadParameter(f"--flip: got {flip} with --crops ten, which has mirror images already")
     from pyreid.cli.features import check_device, time_left
     from pyreid.inference import extract_to_file, read_paths
 
     if device is not None:
         check_device(device)
-    paths = read_paths(images)
+    paths = read_paths(images, missing_ok=skip_unreadable)
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "device": device}
     extractor = _open_model(model, weights, flip, crops, options)
     with time_left("Extracting features", len(paths)) as advance:
-        rows, columns = extract_to_file(extractor, paths, output, resume=resume, overwrite=overwrite, on_batch=advance)
-    print(f"{output}: {rows} x {columns} features; paths in {output.name}.paths.txt")
+        done = extract_to_file(
+            extractor,
+            paths,
+            output,
+            resume=resume,
+            overwrite=overwrite,
+            skip_unreadable=skip_unreadable,
+            on_batch=advance,
+        )
+    complete = "complete already, " if done.was_complete else ""
+    print(f"{output}: {complete}{done.rows} x {done.columns} features; paths in {output.name}.paths.txt")
+    if skip_unreadable:
+        named = f", named in {output.name}.skipped.txt" if done.skipped else ""
+        print(f"{output}: {len(done.skipped)} of {len(paths)} images cannot be read and are left out{named}")
 
 
 def _open_model(

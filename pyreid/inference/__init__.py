@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyreid.inference.embedding import Flip
 from pyreid.inference.export import ExportReport, export_onnx, export_openvino
 from pyreid.inference.exported import ExportedInfo, ExportedModel, open_exported
-from pyreid.inference.extraction import extract_to_file, read_paths
+from pyreid.inference.extraction import Extraction, extract_to_file, read_paths
 from pyreid.inference.extractor import FeatureExtractor
 from pyreid.inference.fold import FoldReport, fold_batch_norm, fold_report
 from pyreid.inference.images import ImageInput
@@ -16,6 +16,7 @@ __all__ = [
     "ExportReport",
     "ExportedInfo",
     "ExportedModel",
+    "Extraction",
     "FeatureExtractor",
     "Flip",
     "FoldReport",

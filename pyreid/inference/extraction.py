@@ -1,43 +1,70 @@
 """Features of image files, streamed into a file: whole or not at all, and continued after an interruption.
 
-Beside the output lie, until it is complete, the rows so far (``.NAME.part``) and a journal (``.NAME.journal``): a line
-of JSON with the settings, then, batch by batch, a line with the number of rows that have reached the disk.
+Beside the output lie, until it is complete, the rows so far (``.NAME.part``) and a journal (``.NAME.journal``): the
+settings, then, batch by batch, the number of images whose rows have reached the disk. Beside a complete output lie the
+list of its images and ``NAME.settings.json``, by which ``resume`` knows that it is complete.
 """
 
 from __future__ import annotations
 
-import fcntl
 import glob
-import hashlib
 import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import torch
-from torch import nn
 
-from pyreid._files import write_text
+from pyreid._files import write_json, write_text
 from pyreid.errors import DatasetError, PyreidError
-from pyreid.inference.embedding import device_of
+from pyreid.inference.extraction_journal import (
+    Progress,
+    append,
+    check_settings,
+    check_skipped,
+    has_rows,
+    header,
+    leftovers,
+    lock,
+    missing_files,
+    read_journal,
+    settings_of,
+    size_of,
+)
 from pyreid.inference.extractor import FeatureExtractor
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 OUTPUT_SUFFIXES = (".npy", ".safetensors")
-KEY = "features"  # of the tensor in a .safetensors file
 _SYNC_SECONDS = 2.0  # between two waits for the disk; what came since the last is computed again
 
 OnBatch = Callable[[int], None]
 
 
-def read_paths(sources: Sequence[str]) -> list[Path]:
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What :func:`extract_to_file` has written.
+
+    Attributes:
+        rows: N.
+        columns: D.
+        skipped: the images that cannot be read and have no row.
+        was_complete: whether it was there before, so that ``resume`` had nothing to do.
+    """
+
+    rows: int
+    columns: int
+    skipped: tuple[Path, ...] = ()
+    was_complete: bool = False
+
+
+def read_paths(sources: Sequence[str], *, missing_ok: bool = False) -> list[Path]:
     """The image files of folders, glob patterns, list files and single files, one source after the other.
 
     A folder gives the images in it and below, and a pattern its matches, both sorted by name; a ``.txt`` file gives its
-    lines, relative to the file's folder, in their order.
+    lines, relative to the file's folder, in their order. With ``missing_ok`` also those that name no file.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -49,7 +76,7 @@ def read_paths(sources: Sequence[str]) -> list[Path]:
         if place.is_dir():
             found = sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         elif place.is_file():
-            found = _read_list(place) if place.suffix == ".txt" else [place]
+            found = _read_list(place, missing_ok) if place.suffix == ".txt" else [place]
         elif glob.has_magic(source):
             found = sorted(Path(name) for name in glob.glob(str(place), recursive=True) if not Path(name).is_dir())  # noqa: PTH207
         else:
@@ -60,13 +87,13 @@ def read_paths(sources: Sequence[str]) -> list[Path]:
     return paths
 
 
-def _read_list(path: Path) -> list[Path]:
+def _read_list(path: Path, missing_ok: bool) -> list[Path]:
     found = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue
         image = path.parent / Path(line.strip()).expanduser()
-        if not image.is_file():
+        if not missing_ok and not image.is_file():
             raise DatasetError(f"images: {path}, line {number}: no such file: {image}")
         found.append(image)
     return found
@@ -77,6 +104,16 @@ def paths_file(output: Path) -> Path:
     return output.with_name(f"{output.name}.paths.txt")
 
 
+def skipped_file(output: Path) -> Path:
+    """Where :func:`extract_to_file` names the images that it has left out: a line each of path, tab, what is wrong."""
+    return output.with_name(f"{output.name}.skipped.txt")
+
+
+def settings_file(output: Path) -> Path:
+    """Where :func:`extract_to_file` says what ``output`` was made of."""
+    return output.with_name(f"{output.name}.settings.json")
+
+
 def extract_to_file(
     extractor: FeatureExtractor,
     paths: Sequence[Path],
@@ -84,33 +121,39 @@ def extract_to_file(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    skip_unreadable: bool = False,
     on_batch: OnBatch | None = None,
-) -> tuple[int, int]:
+) -> Extraction:
     """Write the features of image files to a ``.npy`` or ``.safetensors`` file, batch by batch.
 
-    Memory does not grow with the number of images. The output and ``NAME.paths.txt``, the list of the images in the
-    order of the rows, appear when all is done. After an interruption, ``resume`` computes what is missing; on the CPU
-    the file is then the same, to the bit, as without the interruption.
+    Memory does not grow with the number of images. The output, ``NAME.paths.txt``, the list of the images in the order
+    of the rows, and ``NAME.settings.json`` appear when all is done. After an interruption, ``resume`` computes what is
+    missing; on the CPU the file is then the same, to the bit, as without the interruption.
 
     Args:
         extractor: gives the features.
         paths: N image files.
         output: a ``.npy`` file, or a ``.safetensors`` file that gets one tensor, ``features``; (N, D) float32.
-        resume: continue what an interrupted call has left, or begin if there is nothing.
+        resume: continue what an interrupted call has left, or begin if there is nothing. If the output is complete and
+            of the same images and settings, nothing is done.
         overwrite: replace ``output`` and what an interrupted call has left. The old output stays until all new rows are
             on the disk; then it is removed, the new list written, and the new output put in place. A reader sees the
             old pair, a list without an output, or the new pair. If interrupted, go on with ``resume``.
+        skip_unreadable: leave out images that cannot be read, or are not there at the start, and name them in
+            ``NAME.skipped.txt``; N is then the number of the others. The batches are those of all images, and what was
+            left out before an interruption stays out. An interrupted call without this option may be resumed with it.
         on_batch: called with the number of images of each batch, first with that of those done before.
 
     Returns:
-        (N, D).
+        An :class:`Extraction`.
 
     Raises:
         ValueError: no images, another suffix, both ``resume`` and ``overwrite``, or features that are not finite.
         FileExistsError: ``output`` or the rest of an interrupted call is there, and neither option is given.
-        pyreid.errors.PyreidError: the settings or images are not those of the interrupted call, its files are damaged,
-            or another process writes the same output.
-        pyreid.errors.DatasetError: an image cannot be read.
+        pyreid.errors.PyreidError: the settings or images are not those of the interrupted call or of the complete
+            output, files are damaged, or another process writes the same output.
+        pyreid.errors.DatasetError: an image cannot be read; with ``skip_unreadable``: none can be, or one that was
+            there at the start is gone, as when a disk is no longer mounted.
     """
     if resume and overwrite:
         raise ValueError("resume and overwrite exclude each other; give one of them")
@@ -120,130 +163,93 @@ def extract_to_file(
         raise ValueError("images: expected at least one, got none")
     if output.is_dir():
         raise IsADirectoryError(f"output: expected a file, got the folder {output}")
-    part, journal_path = _leftovers(output)
-    if not overwrite:
-        if output.exists() and not journal_path.exists():
+    part, journal_path = leftovers(output)
+    complete = output.exists() and not journal_path.exists()
+    if not overwrite and not resume:
+        if complete:
             raise FileExistsError(f"output {output}: exists; choose another name, or replace it with --overwrite")
-        if not resume and journal_path.exists():
+        if journal_path.exists():
             raise FileExistsError(
                 f"output {output}: an interrupted extraction lies beside it; continue with --resume, or start "
                 "anew with --overwrite"
             )
-    settings = _settings(extractor, paths)
+    missing = missing_files(paths, allowed=skip_unreadable)
+    settings = settings_of(extractor, paths)
+    if resume and complete:
+        return _complete(output, paths, settings, skip_unreadable)
     output.parent.mkdir(parents=True, exist_ok=True)
     with journal_path.open("a+b") as journal:
-        _lock(journal, output)
-        done, columns = _read_journal(journal, settings, output) if resume else (0, None)
-        if done == len(paths) and not part.exists():  # stopped after the last step but one
+        lock(journal, output)
+        progress = read_journal(journal, settings, output) if resume else Progress()
+        check_skipped(len(progress.skipped), output, allowed=skip_unreadable)
+        if progress.done == len(paths) and not part.exists():  # stopped after the last step but one
             journal_path.unlink()
-            return done, int(columns or 0)
-        if done == 0:
+            return _result(paths, progress)
+        if progress.done == 0:
             journal.truncate(0)
             part.unlink(missing_ok=True)
-            _append(journal, json.dumps(settings))
+            append(journal, json.dumps(settings))
         try:
-            columns = _write_rows(extractor, paths, part, journal, done, columns, on_batch)
+            _write_rows(extractor, paths, part, journal, progress, missing if skip_unreadable else None, on_batch)
         except BaseException:
-            if not _has_rows(journal) and not output.exists():  # nothing to resume, such as after a wrong first image
+            if not has_rows(journal) and not output.exists():  # nothing to resume, such as after a wrong first image
                 part.unlink(missing_ok=True)
                 journal_path.unlink()
             raise
         # An output that is there is complete, and the list beside it is its own: the old one goes before its list does.
         output.unlink(missing_ok=True)
-        write_text(paths_file(output), "".join(f"{path}\n" for path in paths))
+        _write_lists(output, paths, settings, progress)
         part.replace(output)
         journal_path.unlink()
-    return len(paths), columns
+    return _result(paths, progress)
 
 
-def _leftovers(output: Path) -> tuple[Path, Path]:
-    return output.with_name(f".{output.name}.part"), output.with_name(f".{output.name}.journal")
+def _result(paths: Sequence[Path], progress: Progress) -> Extraction:
+    skipped = tuple(paths[position] for position in sorted(progress.skipped))
+    return Extraction(progress.rows, int(progress.columns or 0), skipped)
 
 
-def _lock(journal: IO[bytes], output: Path) -> None:
-    try:
-        fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise PyreidError(f"output {output}: another process is writing it") from error
+def _write_lists(output: Path, paths: Sequence[Path], settings: dict[str, Any], progress: Progress) -> None:
+    skipped = progress.skipped
+    kept = (path for position, path in enumerate(paths) if position not in skipped)
+    write_text(paths_file(output), "".join(f"{path}\n" for path in kept))
+    if skipped:
+        lines = (f"{paths[position]}\t{' '.join(skipped[position].split())}\n" for position in sorted(skipped))
+        write_text(skipped_file(output), "".join(lines))
+    else:
+        skipped_file(output).unlink(missing_ok=True)
+    made = {"rows": progress.rows, "columns": progress.columns, "skipped": sorted(skipped)}
+    write_json(settings_file(output), {"settings": settings} | made)
 
 
-def _settings(extractor: FeatureExtractor, paths: Sequence[Path]) -> dict[str, Any]:
-    """All that decides about the bits of the result, as plain values."""
-    device = extractor.device if extractor.device is not None else device_of(extractor.model)
-    return {
-        "images": _fingerprint_of_files(paths),
-        "number of images": len(paths),
-        "model": type(extractor.model).__name__ + repr(getattr(extractor.model, "config", "")),
-        "weights": _fingerprint_of_weights(extractor.model),
-        "size": list(extractor.images.size),
-        "mean": list(extractor.images.mean),
-        "std": list(extractor.images.std),
-        "flip": extractor.flip,
-        "crops": extractor.crops,
-        "batch_size": extractor.batch_size,
-        "device": device.type,
-        "threads": torch.get_num_threads() if device.type == "cpu" else None,
-        "torch": str(torch.__version__),
-    }
-
-
-def _fingerprint_of_files(paths: Sequence[Path]) -> str:
-    """Names, sizes and times: reading every image twice would double the work."""
-    digest = hashlib.sha256()
-    for path in paths:
-        try:
-            state = path.stat()
-        except OSError as error:
-            raise DatasetError(f"{path}: cannot be read as an image ({error.strerror})") from error
-        digest.update(f"{path.absolute()}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
-
-
-def _fingerprint_of_weights(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _read_journal(journal: IO[bytes], settings: dict[str, Any], output: Path) -> tuple[int, int | None]:
-    """Rows that are on the disk, and their columns; (0, None) if there are none."""
-    journal.seek(0)
-    # A line without an end was being written when the process ended.
-    lines = [line for line in journal.read().splitlines(keepends=True) if line.endswith(b"\n")]
-    if not lines:
-        return 0, None
-    part, path = _leftovers(output)
-    try:
-        before = json.loads(lines[0])
-        done, columns = json.loads(lines[-1]) if len(lines) > 1 else (0, 1)
-        fits = isinstance(before, dict) and isinstance(done, int) and isinstance(columns, int)
-        if not fits or done < 0 or columns < 1:
-            raise ValueError("of another kind")
-    except (ValueError, TypeError) as error:
-        raise PyreidError(f"{path}: expected a journal of rows, got something damaged; use --overwrite") from error
-    changed = [name for name in settings if before.get(name) != settings[name]]
-    if changed:
-        words = [name if name in ("images", "weights") else f"{name} ({before.get(name)})" for name in changed]
+def _complete(output: Path, paths: Sequence[Path], settings: dict[str, Any], skip_unreadable: bool) -> Extraction:
+    """What a complete output holds; ``PyreidError`` unless it is that of these images and settings."""
+    file = settings_file(output)
+    if not file.is_file():
         raise PyreidError(
-            f"output {output}: expected the settings of the interrupted extraction, got other {', '.join(words)}; give "
-            "those, or start anew with --overwrite"
+            f"output {output}: exists, but without {file.name}, which says what it was made of; choose another name, "
+            "or replace it with --overwrite"
         )
-    if done == 0:
-        return 0, None
-    rows = settings["number of images"]
-    needed = len(_header(output.suffix, rows, columns)) + 4 * done * columns
-    if done == rows and not part.exists() and output.is_file() and output.stat().st_size == needed:
-        return done, columns
-    if done > rows or not part.is_file() or part.stat().st_size < needed:
-        raise PyreidError(f"{part}: expected {done} rows of {columns} columns, got less; use --overwrite")
-    return done, columns
-
-
-def _has_rows(journal: IO[bytes]) -> bool:
-    journal.seek(0)
-    return journal.read().count(b"\n") > 1
+    try:
+        made = json.loads(file.read_bytes())
+        before, columns, skipped = (
+            made["settings"],
+            int(made["columns"]),
+            [int(position) for position in made["skipped"]],
+        )
+        progress = Progress(before["number of images"], columns, dict.fromkeys(skipped, ""))
+        expected = size_of(output.suffix, progress.done, progress)
+    except (ValueError, TypeError, KeyError) as error:
+        raise PyreidError(f"{file}: expected what the output was made of, got something damaged ({error!r})") from error
+    check_settings(before, settings, output, "the complete extraction")
+    check_skipped(len(skipped), output, allowed=skip_unreadable)
+    if output.stat().st_size != expected or not paths_file(output).is_file():
+        raise PyreidError(
+            f"output {output}: expected {expected} bytes and {paths_file(output).name} beside it, got "
+            f"{output.stat().st_size} bytes; replace it with --overwrite"
+        )
+    result = _result(paths, progress)
+    return Extraction(result.rows, result.columns, result.skipped, was_complete=True)
 
 
 def _write_rows(
@@ -251,50 +257,67 @@ def _write_rows(
     paths: Sequence[Path],
     part: Path,
     journal: IO[bytes],
-    done: int,
-    columns: int | None,
+    progress: Progress,
+    missing: set[int] | None,
     on_batch: OnBatch | None,
-) -> int:
-    suffix = Path(part.stem).suffix  # of .NAME.npy.part
-    if on_batch is not None and done:
-        on_batch(done)
-    with part.open("r+b" if done else "wb") as file:
-        if columns is not None:  # rows that the journal does not know of may be torn
-            file.truncate(len(_header(suffix, len(paths), columns)) + 4 * done * columns)
+) -> None:
+    """Write what is missing, and keep ``progress`` up to date; ``missing`` is None where no image may be left out."""
+    suffix, total = Path(part.stem).suffix, len(paths)  # of .NAME.npy.part
+    new: list[tuple[int, str]] = []  # left out since the journal's last line
+
+    def skip(position: int, wrong: str) -> None:
+        if position not in (missing or ()):
+            try:
+                paths[position].stat()
+            except OSError as error:
+                raise DatasetError(
+                    f"{paths[position]}: was there at the start and is not now ({error.strerror}); continue with "
+                    "--resume when it is back"
+                ) from error
+        progress.skipped[position] = wrong
+        new.append((position, wrong))
+
+    if on_batch is not None and progress.done:
+        on_batch(progress.done)
+    with part.open("r+b" if progress.done else "wb") as file:
+
+        def sync() -> None:
+            file.flush()
+            os.fsync(file.fileno())
+            append(journal, json.dumps([progress.done, progress.columns, *([new] if new else [])]))
+            new.clear()
+
+        if progress.columns is not None:  # rows that the journal does not know of may be torn
+            file.truncate(size_of(suffix, total, progress))
             file.seek(0, os.SEEK_END)
-        synced = -np.inf
-        batches = extractor.stream(list(paths), start=done) if done < len(paths) else iter(())
+        synced, rows = -np.inf, progress.rows
+        batches = iter(())
+        if progress.done < total:
+            batches = extractor.stream(
+                list(paths), start=progress.done, on_unreadable=None if missing is None else skip
+            )
         for batch in batches:
-            if columns is None:
-                columns = batch.shape[1]
-                file.write(_header(suffix, len(paths), columns))
+            if progress.columns is None:
+                progress.columns = batch.shape[1]
+                file.write(header(suffix, total, progress.columns))
             file.write(np.ascontiguousarray(batch, dtype="<f4").data)
-            done += len(batch)
-            if time.monotonic() - synced > _SYNC_SECONDS or done == len(paths):
-                file.flush()
-                os.fsync(file.fileno())
-                _append(journal, json.dumps([done, columns]))
+            rows, before = rows + len(batch), progress.done
+            progress.done = rows + len(progress.skipped)
+            if time.monotonic() - synced > _SYNC_SECONDS or progress.done == total:
+                sync()
                 synced = time.monotonic()
             if on_batch is not None:
-                on_batch(len(batch))
-    assert columns is not None  # there is at least one batch, or a journal of rows
-    return columns
-
-
-def _append(journal: IO[bytes], line: str) -> None:
-    journal.seek(0, os.SEEK_END)
-    journal.write(f"{line}\n".encode())
-    journal.flush()
-    os.fsync(journal.fileno())
-
-
-def _header(suffix: str, rows: int, columns: int) -> bytes:
-    """What comes before the rows: of a fixed length for given sizes, so that rows can be appended."""
-    if suffix == ".safetensors":
-        size = 4 * rows * columns
-        text = json.dumps({KEY: {"dtype": "F32", "shape": [rows, columns], "data_offsets": [0, size]}}).encode()
-        text += b" " * (-len(text) % 8)
-        return len(text).to_bytes(8, "little") + text
-    text = repr({"descr": "<f4", "fortran_order": False, "shape": (rows, columns)}).encode()
-    text += b" " * (-(10 + len(text) + 1) % 64) + b"\n"
-    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+                on_batch(progress.done - before)
+        if progress.columns is None:
+            raise DatasetError(f"images: expected one that can be read, got none; the first: {progress.skipped[0]}")
+        if progress.done < total:  # none of the last batch can be read
+            before, progress.done = progress.done, total
+            sync()
+            if on_batch is not None:
+                on_batch(total - before)
+        if progress.skipped:
+            size = len(header(suffix, total, progress.columns))
+            file.seek(0)
+            file.write(header(suffix, progress.rows, progress.columns, length=size))
+            file.flush()
+            os.fsync(file.fileno())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ from pyreid.cli.main import main
 
 when, at = sys.argv.pop(1), int(sys.argv.pop(1))
 extraction._SYNC_SECONDS = 0.0
-original, count = extraction._append, 0
+original, count = extraction.append, 0
 
 def append(journal, line):
     global count
@@ -44,7 +45,7 @@ def append(journal, line):
         journal.flush()
         os.kill(os.getpid(), signal.SIGKILL)
 
-extraction._append = append
+extraction.append = append
 main()
 """
 
@@ -89,7 +90,8 @@ def test_features_are_those_of_the_class(folder: Path, tmp_path: Path, suffix: s
     np.testing.assert_array_equal(features, expected_of(folder))
     listed = Path(f"{output}.paths.txt").read_text().splitlines()
     assert listed == [str(path) for path in sorted((folder / "images").rglob("*.png"))]
-    assert sorted(path.name for path in output.parent.iterdir()) == [output.name, f"{output.name}.paths.txt"]
+    names = [output.name, f"{output.name}.paths.txt", f"{output.name}.settings.json"]
+    assert sorted(path.name for path in output.parent.iterdir()) == names
     assert output.stat().st_mode & 0o777 == Path(f"{output}.paths.txt").stat().st_mode & 0o777
     if suffix == ".npy":
         assert np.load(output, mmap_mode="r").offset % 64 == 0
@@ -135,7 +137,7 @@ def test_a_killed_extraction_continues_with_the_same_bits(folder: Path, tmp_path
     whole = tmp_path / "whole.npy"
     assert CliRunner().invoke(app, command(folder, whole)).exit_code == 0
     assert output.read_bytes() == whole.read_bytes()
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 6
 
 
 def test_resume_checks_that_nothing_has_changed(folder: Path, tmp_path: Path) -> None:
@@ -164,8 +166,62 @@ def test_resume_checks_that_nothing_has_changed(folder: Path, tmp_path: Path) ->
     (tmp_path / ".f.npy.part").write_bytes(b"")
     assert CliRunner().invoke(app, command(folder, output, "--overwrite", images=str(broken))).exit_code == 0
     assert np.load(output).shape[0] == 5
-    again = CliRunner().invoke(app, command(folder, output, "--resume", images=str(broken)))
+    again = CliRunner().invoke(app, command(folder, output, images=str(broken)))
     assert "exists; choose another name" in str(again.exception)
+
+
+def test_unreadable_images_are_left_out_and_named(folder: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(folder / "images", images)
+    wrong = [images / name for name in ("a/01.png", "b/08.png", "b/09.png")]  # the last two are a batch
+    for path in wrong:
+        path.write_bytes(path.read_bytes()[:60])
+    output = tmp_path / "f.npy"
+    failed = CliRunner().invoke(app, command(folder, output, images=str(images)))
+    assert f"{wrong[0]}: cannot be read as an image" in str(failed.exception)
+    done = CliRunner().invoke(app, command(folder, output, "--skip-unreadable", images=str(images)))
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert done.output.splitlines()[-2:] == [
+        f"{output}: 8 x 256 features; paths in f.npy.paths.txt",
+        f"{output}: 3 of 11 images cannot be read and are left out, named in f.npy.skipped.txt",
+    ]
+    kept = [n for n, path in enumerate(sorted((folder / "images").rglob("*.png"))) if n not in (1, 8, 9)]
+    np.testing.assert_allclose(np.load(output), expected_of(folder)[kept], rtol=1e-4, atol=1e-5)
+    lines = [line.split("\t") for line in Path(f"{output}.skipped.txt").read_text().splitlines()]
+    assert [line[0] for line in lines] == [str(path) for path in wrong]
+    assert all("cannot be read as an image" in line[1] for line in lines)
+    listed = Path(f"{output}.paths.txt").read_text().splitlines()
+    assert listed == [str(path) for path in sorted(images.rglob("*.png")) if path not in wrong]
+    more = command(folder, tmp_path / "g.npy", "--skip-unreadable")
+    assert (
+        CliRunner().invoke(app, more).output.splitlines()[-1].endswith("0 of 11 images cannot be read and are left out")
+    )
+    assert not (tmp_path / "g.npy.skipped.txt").exists()
+
+
+def test_resume_of_a_complete_output(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "f.npy"
+    assert CliRunner().invoke(app, command(folder, output)).exit_code == 0
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()}
+    again = CliRunner().invoke(app, command(folder, output, "--resume"))
+    assert (again.exit_code, again.exception) == (0, None)
+    assert again.output.splitlines() == [f"{output}: complete already, 11 x 256 features; paths in f.npy.paths.txt"]
+    for more, images, message in (
+        (["--flip", "mean"], None, "expected the settings of the complete extraction, got other flip (none)"),
+        ([], str(folder / "images/a"), "got other images, number of images (11)"),
+    ):
+        result = CliRunner().invoke(app, command(folder, output, "--resume", *more, images=images))
+        assert result.exit_code == 1
+        assert message in str(result.exception)
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()} == before
+    settings = Path(f"{output}.settings.json")
+    output.write_bytes(output.read_bytes()[:-1])
+    assert "bytes; replace it" in str(CliRunner().invoke(app, command(folder, output, "--resume")).exception)
+    settings.write_text('{"settings": 3}')
+    assert "something damaged" in str(CliRunner().invoke(app, command(folder, output, "--resume")).exception)
+    settings.unlink()
+    result = CliRunner().invoke(app, command(folder, output, "--resume"))
+    assert "exists, but without f.npy.settings.json" in str(result.exception)
 
 
 def test_rows_that_are_gone_and_damaged_journals(folder: Path, tmp_path: Path) -> None:
@@ -207,6 +263,7 @@ def test_two_processes_do_not_write_one_output(folder: Path, tmp_path: Path) -> 
         (["{images}/a/00.png", "{images}", "-o", "f.npy"], 1, "expected a model's name, the folder of a run or"),
         (["rmnet", "{images}", "-o", "f.txt"], 2, "--output: expected a file that ends in"),
         (["rmnet", "{images}", "-o", "f.npy", "--flip", "both"], 2, "--flip: expected none"),
+        (["rmnet", "{images}", "-o", "f.npy", "--flip", "mean", "--crops", "ten"], 2, "--flip: got mean with --crops"),
         (["rmnet", "{images}", "-o", "f.npy", "--resume", "--overwrite"], 2, "exclude each other"),
         (["rmnet", "{images}"], 2, "output"),
     ],
