@@ -61,6 +61,7 @@ class FaissIndex:
         Raises:
             MissingDependencyError: without faiss.
             ValueError: if the gallery is empty or an option is out of range.
+            GalleryError: if items are removed meanwhile.
         """
         check_choice("kind", kind, Kind)
         require("faiss", extra="faiss")
@@ -138,7 +139,11 @@ class FaissIndex:
 
 
 def _features(gallery: Gallery, keys: np.ndarray) -> np.ndarray:
-    return _ready(gallery.get(keys).features, gallery.metric)
+    try:
+        found = gallery.get(keys)
+    except KeyError as error:
+        raise GalleryError("gallery: items were removed while it was indexed; build the index anew") from error
+    return _ready(found.features, gallery.metric)
 
 
 def _ready(features: np.ndarray, metric: str, *, zero: int = 0) -> np.ndarray:

@@ -217,6 +217,7 @@ class Gallery:
         Raises:
             TypeError: if the queries are not floating-point, or ``k`` or conditions are of another type.
             ValueError: if shapes do not fit, features are NaN or infinite, or ``k`` is not positive.
+            GalleryError: if other processes remove items from Milvus during each of several tries.
         """
         matrix = read_features("query", query, may_be_empty=True)
         self._check_columns("query", matrix)
@@ -244,7 +245,8 @@ class Gallery:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Copy all items into new local files. They get new keys, from 0 on, in the order of the old ones.
 
-        A copy that was not finished has fewer items, so look at its length after a kill.
+        A copy that was not finished has fewer items, so look at its length after a kill. Items that others remove
+        meanwhile may be left out.
 
         Raises:
             GalleryError: if there is a gallery already.
@@ -254,7 +256,18 @@ class Gallery:
                 raise GalleryError(f"{path}: expected no gallery, found one of {len(copy)} items")
             keys = self.keys()
             for start in range(0, len(keys), _ROWS_AT_A_TIME):
-                copy._store.add(self._store.records(keys[start : start + _ROWS_AT_A_TIME]))
+                copy._store.add(self._left(keys[start : start + _ROWS_AT_A_TIME]))
+
+    def _left(self, keys: np.ndarray) -> Records:
+        """Those of the items that no one has removed meanwhile."""
+        while True:
+            try:
+                return self._store.records(keys)
+            except KeyError:
+                left = keys[np.isin(keys, self._store.keys())]
+                if len(left) == len(keys):
+                    raise
+                keys = left
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, read_only: bool = True) -> Gallery:

@@ -21,6 +21,7 @@ _METRICS = {"euclidean": "L2", "sqeuclidean": "L2", "cosine": "COSINE"}
 _PREFIX = "features_"  # of the vectors' field; the metric follows, as Milvus Lite keeps no descriptions
 _NO_TIME = -1.7976931348623157e308  # Milvus has no NaN
 _ROWS_AT_A_TIME = 1000  # of a message; Milvus limits their size
+_SEARCHES = 5  # before it is an error that other processes remove what was found
 
 
 class MilvusStore:
@@ -56,6 +57,7 @@ class MilvusStore:
         from pyreid.retrieval.stores.milvus_client import Client
 
         self.version = 0
+        self._path = path
         self._guard = threading.RLock()  # no removal by this object between a search and its records
         self._name = collection
         self._client = Client(path, create=columns is not None, options=options)
@@ -167,20 +169,39 @@ class MilvusStore:
         )
 
     def search(self, query: torch.Tensor, k: int, filter: Filter, device: torch.device) -> tuple[np.ndarray, Records]:
-        """As :class:`Store` says, with distances as Milvus rounds them. Other processes may still remove a hit."""
+        """As :class:`Store` says, with distances as Milvus rounds them.
+
+        A search is several calls of Milvus; if another process removes a hit between them, the search is made again.
+
+        Raises:
+            GalleryError: if that happens each time.
+        """
         with self._guard:
-            distances, keys = self._nearest(query, k, filter)
-            different, places = np.unique(keys, return_inverse=True)
-            places = places.reshape(keys.shape)
-            found = self.records(different)
+            expression = self._expression(filter)  # what where= kept stays kept
+            for _ in range(_SEARCHES):
+                nearest = self._nearest(query, k, expression)
+                if nearest is None:
+                    continue
+                distances, keys = nearest
+                different, places = np.unique(keys, return_inverse=True)
+                places = places.reshape(keys.shape)
+                try:
+                    found = self.records(different)
+                except KeyError:
+                    continue
+                break
+            else:
+                raise GalleryError(
+                    f"{self._path}: other processes removed items while they were searched, {_SEARCHES} times in a row"
+                )
         metadata = [copy.deepcopy(found.metadata[place]) for place in places.ravel().tolist()]
         none = np.empty((0, self.columns), np.float32)
         return distances, Records(
             none, found.ids[places], found.cameras[places], found.timestamps[places], metadata, keys
         )
 
-    def _nearest(self, query: torch.Tensor, k: int, filter: Filter) -> tuple[np.ndarray, np.ndarray]:
-        expression = self._expression(filter)
+    def _nearest(self, query: torch.Tensor, k: int, expression: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Distances and keys; None if there are fewer items now than when they were counted."""
         rows = (
             []
             if len(query) == 0
@@ -192,6 +213,8 @@ class MilvusStore:
         for start in range(0, len(query) if k else 0, _ROWS_AT_A_TIME):
             part = query[start : start + _ROWS_AT_A_TIME].cpu().tolist()
             for row, hits in enumerate(self._client.search(self._name, data=part, filter=expression, limit=k), start):
+                if len(hits) < k:
+                    return None
                 values = np.array([hit["distance"] for hit in hits], np.float64)
                 values = 1 - values if self.metric == "cosine" else np.maximum(values, 0)
                 values = np.sqrt(values) if self.metric == "euclidean" else values
