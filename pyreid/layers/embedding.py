@@ -24,6 +24,11 @@ def run_widened(module: nn.Module, x: Tensor) -> Tensor:
     return full_precision(module(x if weight is None else x.to(weight.dtype)))
 
 
+def without_autocast(x: Tensor) -> torch.autocast:
+    """A context in which what is computed from ``x`` keeps its dtype; the meta device has no autocast of its own."""
+    return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
+
+
 def unit_length(x: Tensor) -> Tensor:
     """Rows of ``x`` (N, D) divided by their L2 norm, at least in float32; a zero row stays zero."""
     return F.normalize(full_precision(x), dim=1, eps=1e-12)
@@ -51,7 +56,7 @@ class CosineClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, C) of embeddings ``x`` (N, D), whose length does not matter."""
         check_rows(x, self.weight.shape[1])
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             return self.scale * F.linear(unit_length(x), unit_length(self.weight))
 
     def extra_repr(self) -> str:

@@ -4,6 +4,8 @@ Annotation").
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -32,8 +34,8 @@ class GeM(nn.Module):
         super().__init__()
         if not P_MIN <= p <= P_MAX:
             raise ValueError(f"p: got {p}, expected a value in [{P_MIN}, {P_MAX}]")
-        if not eps > 0:
-            raise ValueError(f"eps: got {eps}, expected a positive number")
+        if not 0 < eps < math.inf:
+            raise ValueError(f"eps: got {eps}, expected a positive finite number")
         if channels is not None and channels < 1:
             raise ValueError(f"channels: got {channels}, expected a positive number or None")
         self.eps = eps

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyreid.layers.checks import check_map
 from pyreid.layers.conv_block import ConvBlock
-from pyreid.layers.embedding import full_precision
+from pyreid.layers.embedding import full_precision, without_autocast
 
 # Four regions, one below the other.
 REGION_COUNT = 4
@@ -97,8 +97,7 @@ class HardAttention(nn.Module):
         # Half precision is too coarse for a place in the image, so weights in it are widened too.
         weight, bias = full_precision(self.fc.weight), full_precision(self.fc.bias)
         mean = x.mean(dim=(2, 3), dtype=weight.dtype)
-        # A model on the meta device has no autocast.
-        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
+        with without_autocast(x):
             centers = F.linear(mean, weight, bias)
         return torch.tanh(centers).unflatten(1, (REGION_COUNT, 2))
 

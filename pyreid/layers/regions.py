@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pyreid.layers.embedding import without_autocast
+
 
 def sample_regions(x: Tensor, centers: Tensor, *, size: tuple[int, int], scale: tuple[float, float]) -> Tensor:
     """Cut regions out of every map at its own size, then bring them to ``size``; both by bilinear interpolation.
@@ -63,7 +65,7 @@ def _by_gather(x: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int]) 
 
 def _by_products(x: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int]) -> Tensor:
     """The same as matrix products: both steps are linear, and each is one along the rows and one along the columns."""
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         # Products of two and no einsum of three: OpenVINO 2026.4 computes that one wrongly for more than one map.
         along_rows = _two_steps(rows, size[0])  # (N, R, h, H)
         along_columns = _two_steps(columns, size[1])  # (N, R, w, W)

@@ -199,6 +199,8 @@ def check_images(images: Tensor, *, min_size: tuple[int, int] = (1, 1)) -> None:
         ValueError: another shape, or images below ``min_size``.
         TypeError: not a floating-point tensor.
     """
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images: got {type(images).__name__}, expected a tensor; pyreid.FeatureExtractor takes others")
     if images.dim() != 4 or images.shape[1] != 3 or images.shape[2] < 1 or images.shape[3] < 1:
         raise ValueError(f"images: got shape {tuple(images.shape)}, expected (N, 3, H, W)")
     height, width = images.shape[2:]

@@ -40,7 +40,7 @@ def _check_value(name: str, value: Any, hint: Any) -> None:
     origin = typing.get_origin(hint)
     if origin is Literal:
         choices = typing.get_args(hint)
-        if value not in choices:
+        if not any(isinstance(value, type(choice)) and value == choice for choice in choices):
             raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, choices))}")
         return
     accepted = typing.get_args(hint) if origin in (typing.Union, types.UnionType) else (hint,)

@@ -136,7 +136,10 @@ def resolve_config(name: str, *, num_classes: int = 0, **overrides: Any) -> Mode
     unknown = sorted(set(overrides) - set(entry.options))
     if unknown:
         names = ", ".join(map(repr, unknown))
-        raise ValueError(f"model {name}: unknown override {names}; expected any of {', '.join(entry.options)}")
+        raise ValueError(
+            f"model {name}: unknown override {names}; expected any of {', '.join(entry.options)} "
+            "beside num_classes and weights"
+        )
     parameters = {key: overrides[key] for key in entry.parameters if key in overrides}
     fields = {key: value for key, value in overrides.items() if key not in parameters}
     return dataclasses.replace(entry.default_config(**parameters), num_classes=num_classes, **fields)

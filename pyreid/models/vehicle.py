@@ -45,7 +45,8 @@ class VehicleConfig(ModelConfig):
     """Settings of the coursework's networks.
 
     Attributes:
-        backbone: a timm ResNet or MobileNetV3, with the tag of the ImageNet weights that ``weights="timm"`` loads.
+        backbone: a timm ResNet, without fusion also a DenseNet, and without attention and fusion a MobileNetV3; with
+            the tag of the ImageNet weights that ``weights="timm"`` loads.
         attention: what scales the output of each of the four stages: ``"none"``, ``"se"`` (squeeze-and-excitation) or
             ``"cbam"``.
         fusion: ``"concat"`` or ``"add"`` joins stage 3 to stage 4, ``"global_concat"`` joins all stages.
@@ -209,6 +210,9 @@ class VehicleNet(ReIDModel):
         backbone = make_backbone(config.backbone)
         if not has_stages(backbone) and (config.attention, config.fusion) != ("none", "none"):
             raise ValueError(f"backbone: got {config.backbone!r}, expected one with stages for attention or fusion")
+        if config.fusion != "none" and min_image_size(backbone) > 1:
+            # a DenseNet rounds sizes down between its stages, so that strided convolutions miss its last map's size
+            raise ValueError(f"backbone: got {config.backbone!r}, expected a ResNet for fusion")
         width = int(backbone.num_features)
         fusion: StageFusion | None = None
         if config.fusion != "none":

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +74,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], *, part: Part |
         What was loaded, kept and ignored.
 
     Raises:
+        ValueError: an unknown part.
         TypeError: ``path`` is no path but, for example, a state dict.
         pyreid.errors.WeightsError: the file cannot be read, does not fit (the message lists missing, unexpected and
             mis-shaped names), or holds values that no weights are: NaN, infinite or complex ones, integers where the
@@ -83,6 +84,8 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], *, part: Part |
     if not isinstance(path, str | os.PathLike):
         hint = "; a state dict goes into model.load_state_dict()" if isinstance(path, Mapping) else ""
         raise TypeError(f"weights: got an object of type {type(path).__name__}, expected the path of a file{hint}")
+    if part not in (None, *get_args(Part)):
+        raise ValueError(f"part: got {part!r}, expected 'model', 'backbone' or None")
     path = Path(path)
     tensors, ignored = _unwrap(read_state_dict(path), set(model.state_dict()))
     _check_values(tensors, path)
@@ -292,6 +295,9 @@ class _Fit:
 def _load(
     model: nn.Module, target: _Target, tensors: Mapping[str, Tensor], ignored: list[str], *, path: Path, source: str
 ) -> WeightsReport:
+    if any(value.is_meta for value in model.state_dict().values()):
+        # there load_state_dict does nothing, and says that it has loaded
+        raise WeightsError(f"weights: {source} cannot be loaded into {type(model).__name__} on the meta device")
     fit = _Fit(target, tensors)
     if fit.misfits:
         where = target.path or "model"

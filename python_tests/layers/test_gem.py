@@ -77,8 +77,10 @@ def test_zero_input_has_finite_gradients() -> None:
 def test_wrong_options() -> None:
     with pytest.raises(ValueError, match=r"p: got 60.0, expected a value in \[0.01, 50.0\]"):
         GeM(p=60.0)
-    with pytest.raises(ValueError, match=r"eps: got 0\.0, expected a positive number"):
+    with pytest.raises(ValueError, match=r"eps: got 0\.0, expected a positive finite number"):
         GeM(eps=0.0)
+    with pytest.raises(ValueError, match="eps: got inf, expected a positive finite number"):
+        GeM(eps=float("inf"))
     with pytest.raises(ValueError, match="channels: got 0, expected a positive number or None"):
         GeM(0)
 

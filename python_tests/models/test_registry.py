@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from pyreid import models
@@ -98,6 +99,8 @@ def test_unknown_override_is_named_with_the_allowed_ones() -> None:
         ValueError, match=r"model rmnet: unknown override 'drop_out', 'x'; expected any of input_bn, activ"
     ):
         models.create_model("rmnet", drop_out=0.1, x=1)
+    with pytest.raises(ValueError, match=r"'pretrained'; expected .*, logit_scale beside num_classes and weights$"):
+        models.create_model("rmnet", pretrained=True)
     # the baseline has no attention, and so no presets of it
     with pytest.raises(ValueError, match=r"model safr_baseline: unknown override 'preset'"):
         models.create_model("safr_baseline", preset="author")
@@ -107,6 +110,7 @@ def test_unknown_override_is_named_with_the_allowed_ones() -> None:
     ("name", "override", "error", "message"),
     [
         ("rmnet", {"activation": "gelu"}, ValueError, "activation: got 'gelu', expected one of 'elu', 'relu'"),
+        ("rmnet", {"activation": np.array(["elu", "relu"])}, ValueError, r"activation: got array.* expected one of"),
         ("rmnet", {"dropout": 1.0}, ValueError, r"dropout: got 1.0, expected a value in \[0.0, 1.0\)"),
         ("rmnet", {"dropout": "0.1"}, TypeError, "dropout: got '0.1' of type str, expected float"),
         ("rmnet", {"dropout": float("nan")}, ValueError, "dropout: got nan, expected a finite number"),

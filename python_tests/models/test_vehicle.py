@@ -192,6 +192,10 @@ def test_embedding_sizes_of_table_4(dim: int) -> None:
         ({"fusion_norm": True}, "fusion_norm: got True with fusion 'none', expected a fusion"),
         ({"head": "none", "extra_fc": True}, "extra_fc: got True with head 'none', expected a head"),
         (
+            {"backbone": "densenet121", "fusion": "concat"},
+            "backbone: got 'densenet121', expected a ResNet for fusion",
+        ),
+        (
             {"backbone": "mobilenetv3_small_050", "attention": "se"},
             "backbone: got 'mobilenetv3_small_050', expected one with stages for attention or fusion",
         ),

@@ -60,6 +60,11 @@ def test_what_is_no_file_of_weights(tmp_path: Path) -> None:
         load_weights(model, model.state_dict())  # type: ignore[arg-type]
     with pytest.raises(WeightsError, match=r"is a folder, expected a file that ends in \.pt, "):
         load_weights(model, tmp_path)
+    path = save(model.state_dict(), tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="part: got 'whole', expected 'model', 'backbone' or None"):
+        load_weights(model, path, part="whole")  # type: ignore[arg-type]
+    with torch.device("meta"), pytest.raises(WeightsError, match="cannot be loaded into VehicleNet on the meta device"):
+        create_model("cw_mobilenet_v3_small", weights=path)
 
 
 WRAPPERS: dict[str, Callable[[State], object]] = {

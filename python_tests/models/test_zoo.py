@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import keyword
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -49,6 +51,22 @@ COMPILED: dict[str, dict[str, object]] = {
     "safr_small": {},
     "compact_reid_1x": {"repeats1": 1, "repeats2": 0, "repeats3": 0},
 }
+
+
+def documented_outputs() -> dict[str, tuple[list[str], list[str]]]:
+    """The names of embeddings and logits of each model, from the table of docs/models.md."""
+    text = (Path(__file__).parents[2] / "docs/models.md").read_text(encoding="utf-8")
+    rows = text.split("## Outputs in training")[1].split("\n## ")[0].split("|---|---|---|\n")[1].split("\n\n")[0]
+    found: dict[str, tuple[list[str], list[str]]] = {}
+    for row in rows.splitlines():
+        models, embeddings, logits = (re.findall(r"`([^`]+)`", cell) for cell in row.strip("|").split("|"))
+        for name in [name for pattern in models for name in list_models(pattern)]:
+            assert name not in found, f"{name} is there twice"
+            found[name] = (embeddings, logits)
+    return found
+
+
+DOCUMENTED = documented_outputs()
 
 
 def make_images(model: ReIDModel, count: int, height: int, width: int, **options: object) -> Tensor:
@@ -98,7 +116,7 @@ def test_contract(label: str) -> None:
     width = model.embedding_dim
     output = model(make_images(model, 3, 65, 33))
     assert isinstance(output, ModelOutput)
-    assert output.logits
+    assert (list(output.embeddings), list(output.logits)) == DOCUMENTED[name]
     assert all(value.shape == (3, 5) for value in output.logits.values())
     assert all(value.dim() == 2 and len(value) == 3 for value in output.embeddings.values())
     assert output.embeddings["embedding"].shape == (3, width)
@@ -128,12 +146,21 @@ def test_without_classes_there_are_no_logits(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FIRST)
+def test_training_without_data(name: str) -> None:
+    with torch.device("meta"):
+        model = create_model(name, num_classes=3)
+        output = model(make_images(model, 2, 64, 48))
+    assert all(value.is_meta for value in (*output.embeddings.values(), *output.logits.values()))
+
+
+@pytest.mark.parametrize("name", FIRST)
 @pytest.mark.parametrize(
     ("images", "error", "message"),
     [
         (torch.zeros(3, 32, 32), ValueError, r"images: got shape \(3, 32, 32\), expected \(N, 3, H, W\)"),
         (torch.zeros(2, 1, 32, 32), ValueError, r"images: got shape \(2, 1, 32, 32\)"),
         (torch.zeros(2, 3, 0, 32), ValueError, r"images: got shape \(2, 3, 0, 32\)"),
+        ([torch.zeros(3, 32, 32)], TypeError, "images: got list, expected a tensor; pyreid.FeatureExtractor takes"),
         (torch.zeros(2, 3, 64, 64, dtype=torch.uint8), TypeError, "images: got torch.uint8, expected a floating-point"),
     ],
 )
