@@ -106,7 +106,7 @@ def _cells(figures: Iterable[PaperFigure]) -> list[str]:
 
 def _without_repeats(rows: list[PaperRow]) -> list[PaperRow]:
     """The rows that have a figure to compare, each figure of a network once: papers repeat it at other scores."""
-    seen = {}
+    seen: dict[object, PaperRow] = {}
     for row in rows:
         figure = row.figure
         if figure.params is not None or figure.cost is not None:
