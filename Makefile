@@ -20,6 +20,9 @@ CUDAARCHS ?= $(or $(shell nvidia-smi --query-gpu=compute_cap --format=csv,nohead
   | awk '$$1 >= 8 { print $$1 * 10 "-real" }' | sort -u | paste -sd ';'),90-real)
 export CUDAARCHS
 
+# Two at a time; what fails does not stop the rest.
+MAKEFLAGS += --jobs=2 --keep-going
+
 .PHONY: install demo test test-cpp test-python lint bench gpu-check clean
 
 install: $(VENV)/.installed
@@ -45,18 +48,20 @@ test-cpp: install
 	$(BIN)/cmake -S . -B build/cpp_tests -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
 	  -DPYREID_EXTENSION=OFF -DPYREID_TESTS=ON
 	$(BIN)/cmake --build build/cpp_tests
-	$(BIN)/ctest --test-dir build/cpp_tests --output-on-failure --no-tests=error
+	$(BIN)/ctest --test-dir build/cpp_tests --parallel 2 --output-on-failure --no-tests=error
 
-# Two halves side by side, of one thread each; the log of the first is shown when the second is done.
-MODEL_TESTS := $(addprefix python_tests/,models inference layers losses recipes report)
-OTHER_TESTS := $(filter-out $(MODEL_TESTS) %__pycache__ %__init__.py %conftest.py %ranks.py,$(wildcard python_tests/*))
-HALF = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:cacheprovider
+# A process of one thread for each part, the longest first; its log is shown when it is done.
+LONG_TESTS := models inference test_compilation.py ops cli recipes
+PYTHON_TESTS := $(addprefix python_tests/,$(LONG_TESTS))
+PYTHON_TESTS += $(filter-out $(PYTHON_TESTS) %__pycache__ %__init__.py %conftest.py %ranks.py,$(wildcard python_tests/*))
 
-test-python: install
-	mkdir -p build
-	$(HALF) $(MODEL_TESTS) > build/model_tests.log 2>&1 & models=$$!; \
-	$(HALF) $(OTHER_TESTS); others=$$?; \
-	wait $$models; models=$$?; cat build/model_tests.log; exit $$((models + others))
+test-python: $(PYTHON_TESTS)
+.PHONY: $(PYTHON_TESTS)
+
+$(PYTHON_TESTS): install
+	@mkdir -p build/python_tests
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:cacheprovider $@ > build/$@.log 2>&1; \
+	status=$$?; cat build/$@.log; exit $$status
 
 lint: install
 	$(BIN)/ruff check .
