@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -10,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import torch
 
 from pyreid.errors import GalleryError
 from pyreid.retrieval import FaissIndex, Gallery
-from pyreid.retrieval.stores import files
+from pyreid.retrieval.stores import files, local
 
 D = 6
 
@@ -236,7 +238,8 @@ def test_one_writer(tmp_path: Path) -> None:
     Gallery(tmp_path / "g").close()
 
 
-def test_a_log_cut_anywhere_loses_only_what_was_not_committed(tmp_path: Path) -> None:
+def test_a_log_cut_anywhere_loses_only_what_was_not_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_WRITING_SECONDS", 0)
     with Gallery(tmp_path / "g", columns=D) as gallery:
         log, ends = tmp_path / "g" / "log.0", [0]
         for _ in range(3):
@@ -244,17 +247,79 @@ def test_a_log_cut_anywhere_loses_only_what_was_not_committed(tmp_path: Path) ->
             ends.append(log.stat().st_size)
     for size in range(0, ends[-1] + 1, 13):
         shutil.copytree(tmp_path / "g", tmp_path / "cut", dirs_exist_ok=True)
-        with (tmp_path / "cut" / "log.0").open("r+b") as file:
-            file.truncate(size)
-        committed = 3 * sum(size >= end for end in ends[1:])
-        with Gallery.load(tmp_path / "cut") as reader:
+        log, features = tmp_path / "cut" / "log.0", tmp_path / "cut" / "features.0"
+        os.truncate(log, size)
+        adds = sum(size >= end for end in ends[1:])
+        committed, torn, row = 3 * adds, size - ends[adds], 4 * D
+        os.truncate(features, min(3 * (adds + 1), 9) * row)  # those of the add that was interrupted
+        left = [f"{log}: leaves out the last {torn} bytes, of an add or removal that did not finish"] * (torn > 0)
+        with warned(left), Gallery.load(tmp_path / "cut") as reader:
             assert len(reader) == committed
-        with Gallery(tmp_path / "cut") as gallery:
+        dropped = [line.replace("leaves out", "drops") for line in left]
+        if adds < 3:
+            dropped.append(f"{features}: drops the last {3 * row} bytes, of an add that did not finish")
+        with warned(dropped), Gallery(tmp_path / "cut") as gallery:
             assert len(gallery) == committed
             assert gallery.add(np.ones((1, D), "f4")).tolist() == [committed]
             gallery.verify()
-        with Gallery.load(tmp_path / "cut") as reader:
+        with warned([]), Gallery.load(tmp_path / "cut") as reader:
             assert len(reader) == committed + 1
+
+
+@contextlib.contextmanager
+def warned(expected: list[str]) -> Iterator[None]:
+    """Exactly these warnings come."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    assert [str(warning.message) for warning in caught] == expected
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_a_log_cut_before_committed_adds_is_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zeros: bool
+) -> None:
+    # No crash does that: rows of an add come to the disk after all records before.
+    monkeypatch.setattr(local, "_WRITING_SECONDS", 0)
+    log, features = tmp_path / "g" / "log.0", tmp_path / "g" / "features.0"
+    with Gallery(tmp_path / "g", columns=D) as gallery:
+        fill(gallery, 3)
+        first = log.stat().st_size
+        fill(gallery, 5)
+        second = log.stat().st_size
+        fill(gallery, 1)
+        gallery.remove([0])
+    whole = log.read_bytes()
+    for size in range(first + 20 + 8 + 40, second - 8, 16):
+        log.write_bytes(whole[:size] + bytes(second - size) * zeros)
+        before = log.read_bytes(), features.read_bytes()
+        for read_only in (False, True):
+            with pytest.raises(GalleryError, match=r"log\.0: cut short at byte .*features\.0 has rows of later adds"):
+                Gallery(tmp_path / "g", read_only=read_only)
+        assert (log.read_bytes(), features.read_bytes()) == before
+    log.write_bytes(whole[:-9])  # within the removal
+    torn = len(whole) - 9 - whole.rindex(b"PYRL")
+    message = f"{log}: drops the last {torn} bytes, of an add or removal that did not finish"
+    with warned([message]), Gallery(tmp_path / "g") as gallery:
+        assert len(gallery) == 9
+    log.write_bytes(whole[:-9])
+    with features.open("ab") as file:  # a removal is not interrupted by an add
+        file.write(bytes(4 * D))
+    with pytest.raises(GalleryError, match="has rows of later adds"):
+        Gallery(tmp_path / "g")
+
+
+def test_a_reader_waits_for_the_record_that_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Gallery(tmp_path / "g", columns=D) as gallery:
+        fill(gallery, 3)
+        log = tmp_path / "g" / "log.0"
+        first = log.stat().st_size
+        fill(gallery, 5)
+        whole = log.read_bytes()
+        log.write_bytes(whole[: first + 60])
+        monkeypatch.setattr(local.time, "sleep", lambda _: log.write_bytes(whole))
+        with warned([]), Gallery.load(tmp_path / "g") as reader:
+            assert len(reader) == 8
 
 
 def test_damage_is_told_from_a_torn_end(tmp_path: Path) -> None:
@@ -295,7 +360,8 @@ def test_a_full_disk_adds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.undo()
         with pytest.raises(GalleryError, match="an earlier write failed; open the gallery again"):
             fill(gallery, 3)
-    with Gallery(tmp_path / "g") as gallery:
+    dropped = f"{tmp_path}/g/features.0: drops the last 72 bytes, of an add that did not finish"
+    with warned([dropped]), Gallery(tmp_path / "g") as gallery:
         assert gallery.keys().tolist() == [0, 1, 2]
         fill(gallery, 3)
         gallery.verify()
@@ -305,11 +371,15 @@ def test_features_are_on_the_disk_before_the_record_that_commits_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[tuple[str, int]] = []
-    sync = os.fsync
+    sync, replace = os.fsync, Path.replace
 
     def record(handle: int) -> None:
         synced.append((Path(f"/proc/self/fd/{handle}").readlink().name, os.fstat(handle).st_size))
         sync(handle)
+
+    def rename(path: Path, target: Path) -> Path:
+        synced.append((f"{path.name} to {target.name}", 0))
+        return replace(path, target)
 
     with Gallery(tmp_path / "g", columns=D) as gallery:
         log = tmp_path / "g" / "log.0"
@@ -320,12 +390,15 @@ def test_features_are_on_the_disk_before_the_record_that_commits_them(
         gallery.remove(keys[:1])
         assert synced == [("log.0", log.stat().st_size)]
         synced.clear()
+        monkeypatch.setattr(Path, "replace", rename)
         gallery.compact()
         names = [name for name, _ in synced]
-        whole = ("features.1", GOOD.nbytes - GOOD[:1].nbytes)
-        assert synced.index(whole) < names.index(".manifest.new")
-        assert names.index(".manifest.new") > max(names.index("features.1"), names.index("log.1"))
-        assert names[-2:] == ["g", "g"]  # the folder, before and after the rename
+        for name, size in (("features.1", GOOD[1:].nbytes), ("log.1", (tmp_path / "g" / "log.1").stat().st_size)):
+            last = len(names) - 1 - names[::-1].index(name)
+            assert synced[last] == (name, size)  # all of it
+            assert last < names.index(".manifest.new")
+        # The folder before the rename, for the names of the new files, and behind it.
+        assert names[names.index(".manifest.new") :] == [".manifest.new", "g", ".manifest.new to manifest.json", "g"]
 
 
 def write_forever(path: str, report: Any, seed: int) -> None:

@@ -6,8 +6,10 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import pytest
 
 from pyreid.errors import GalleryError
 from pyreid.retrieval import Gallery
-from pyreid.retrieval.stores import files
+from pyreid.retrieval.stores import files, local
 from pyreid.retrieval.stores.base import Records
 from pyreid.retrieval.stores.local import LocalStore
 
@@ -81,7 +83,7 @@ def die_at(step: int, half: bool) -> None:
 def test_a_kill_at_every_step_loses_nothing_committed(tmp_path: Path) -> None:
     states: list[list[int]] = []
     use(tmp_path / "whole", states.append)
-    ended, step = False, 0
+    ended, step, dropped = False, 0, 0
     while not ended:
         step += 1
         for half in (False, True):
@@ -101,7 +103,16 @@ def test_a_kill_at_every_step_loses_nothing_committed(tmp_path: Path) -> None:
             lines = told.read_text().splitlines()
             ended = code == 0
             assert ended == (len(lines) == len(states))
-            store = LocalStore(path, columns=D)
+            held = sizes(path)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                store = LocalStore(path, columns=D)
+            told_of = {tuple(re.findall(r"(\S+): drops the last (\d+) bytes", str(each.message))) for each in caught}
+            now = sizes(path)  # the files of another generation are no one's
+            assert told_of == {
+                ((str(name), str(held[name] - now[name])),) for name in now if now[name] < held.get(name, 0)
+            }
+            dropped += len(told_of)
             store.verify()
             allowed = states[max(0, len(lines) - 1) : len(lines) + 1]  # what it told, or what it was about to tell
             keys = store.keys().tolist()
@@ -114,6 +125,11 @@ def test_a_kill_at_every_step_loses_nothing_committed(tmp_path: Path) -> None:
             store.close()
             assert LocalStore(path, read_only=True).keys().tolist() == [*keys, *new]
     assert step > 25
+    assert dropped > 5
+
+
+def sizes(folder: Path) -> dict[Path, int]:
+    return {file: file.stat().st_size for file in folder.glob("*.[0-9]")}
 
 
 @pytest.fixture
@@ -190,15 +206,18 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
         Gallery(folder)
 
 
-def test_an_end_of_zeros_is_that_of_an_interrupted_write(folder: Path) -> None:
+def test_an_end_of_zeros_is_that_of_an_interrupted_write(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A file system may have made the file longer before it wrote into it.
     log = folder / "log.0"
     old, new = log.read_bytes(), removal(1)
+    monkeypatch.setattr(local, "_WRITING_SECONDS", 0)
     for written in range(0, len(new) - 8, 5):
         log.write_bytes(old + new[:written] + bytes(len(new) - written))
-        with Gallery(folder, read_only=True) as gallery:
+        message = f"log.0: leaves out the last {len(new)} bytes"
+        with pytest.warns(UserWarning, match=message), Gallery(folder, read_only=True) as gallery:
             assert len(gallery) == 3
-    with Gallery(folder) as gallery:
+    message = f"log.0: drops the last {len(new)} bytes"
+    with pytest.warns(UserWarning, match=message), Gallery(folder) as gallery:
         assert len(gallery) == 3
     assert log.read_bytes() == old
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import os
 import re
 import threading
+import time
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, get_args
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -22,13 +23,14 @@ from pyreid.ops.distance_tiles import as_tensor, squared_norms
 from pyreid.retrieval.search import search_rows
 from pyreid.retrieval.stores import files
 from pyreid.retrieval.stores.base import Filter, Item, Records
-from pyreid.retrieval.stores.log import DamageError, pack, unpack
+from pyreid.retrieval.stores.log import DamageError, pack, torn_items, unpack
+from pyreid.retrieval.stores.manifest import pack_manifest, read_manifest
 from pyreid.retrieval.stores.metadata_columns import MetadataColumns
 
-_FORMAT = 1
 _GATHER_BYTES = 256 * 2**20  # a filter's rows up to these are searched as a copy, if they are few
 _GATHER_SHARE = 4  # few: at most one of these
 _BLOCK_ROWS = 4096  # copied at a time by a compaction
+_WRITING_SECONDS = 0.1  # in which a writer completes the record that a reader has seen half of
 _GENERATION_FILE = re.compile(r"(log|features)\.\d+")
 
 
@@ -40,6 +42,9 @@ class LocalStore:
         columns: D; None to take that of the folder.
         metric: of the distances; None to take that of the folder, or euclidean.
         read_only: open without the lock of the writer. Shows what was committed then; the folder must exist.
+
+    Warns:
+        UserWarning: if an add or removal did not finish; tells the file and the bytes that are dropped.
 
     Raises:
         GalleryError: if another process writes to the folder, it is damaged, or has other columns or another metric.
@@ -82,17 +87,18 @@ class LocalStore:
             self.close()
             raise
 
-    def _open(self) -> None:
+    def _open(self, *, again: bool = False) -> None:
         for attempt in range(5):  # a compaction may remove the files between two reads
-            settings = self._manifest()
+            settings = read_manifest(self.path / "manifest.json")
             self.columns: int = settings["columns"]
             self.metric: Metric = settings["metric"]
             self._generation: int = settings["generation"]
             try:
-                content = self._log.read_bytes()
                 if self._file is not None:
                     self._file.close()
                 self._file = self._features.open("rb")  # stays readable when a compaction removes its name
+                held = os.fstat(self._file.fileno()).st_size  # before the log is read: a writer may go on
+                content = self._log.read_bytes()
                 break
             except FileNotFoundError as error:
                 if not self.read_only or attempt == 4:
@@ -126,20 +132,37 @@ class LocalStore:
                 self._alive[self._rows(keys)] = False
             except KeyError as error:
                 raise GalleryError(f"{self._log}: a record removes what is not there ({error})") from error
+        torn, rows_end = len(content) - self._committed, len(self._keys) * self._row_bytes
+        if torn and self.read_only and not again:
+            time.sleep(_WRITING_SECONDS)
+            return self._open(again=True)
+        # Features come before their record, and one change after the other: what is behind the rows of the record that
+        # is cut short belongs to later adds, which were committed.
+        count = torn_items(content, self._committed, self._next_key) if torn else None
+        if count is not None and held > rows_end + count * self._row_bytes:
+            raise GalleryError(
+                f"{self._log}: cut short at byte {len(content)}: {self._features} has rows of later adds, which were "
+                "committed; restore it from a copy"
+            )
         assert self._file is not None
         size = os.fstat(self._file.fileno()).st_size
-        if size < len(self._keys) * self._row_bytes:
+        if size < rows_end:
             raise GalleryError(
-                f"{self._features}: expected {len(self._keys) * self._row_bytes} bytes for {len(self._keys)} rows of "
-                f"the log, got {size}"
+                f"{self._features}: expected {rows_end} bytes for {len(self._keys)} rows of the log, got {size}"
             )
+        does = "leaves out" if self.read_only else "drops"
+        if torn:
+            _warn(f"{self._log}: {does} the last {torn} bytes, of an add or removal that did not finish")
         if not self.read_only:  # what a killed writer left
+            if size > rows_end:
+                _warn(f"{self._features}: drops the last {size - rows_end} bytes, of an add that did not finish")
             files.cut(self._log, self._committed)
-            files.cut(self._features, len(self._keys) * self._row_bytes)
+            files.cut(self._features, rows_end)
             (self.path / ".manifest.new").unlink(missing_ok=True)
             for file in self._generation_files():
                 if file not in (self._log, self._features):
                     file.unlink()
+        return None
 
     def _generation_files(self) -> list[Path]:
         return [file for file in self.path.iterdir() if _GENERATION_FILE.fullmatch(file.name)]
@@ -162,28 +185,12 @@ class LocalStore:
     def _row_bytes(self) -> int:
         return 4 * self.columns
 
-    def _manifest(self) -> dict[str, Any]:
-        path = self.path / "manifest.json"
-        try:
-            found: dict[str, Any] = json.loads(path.read_bytes())
-            if found["format"] != _FORMAT:
-                raise GalleryError(f"{path}: expected format {_FORMAT}, got {found['format']}")
-            columns, metric, generation = (found[name] for name in ("columns", "metric", "generation"))
-            if type(columns) is not int or type(generation) is not int or columns < 1 or generation < 0:
-                raise ValueError(f"columns {columns!r}, generation {generation!r}")
-            if metric not in get_args(Metric):
-                raise ValueError(f"metric {metric!r}")
-        except (ValueError, KeyError, TypeError) as error:
-            raise GalleryError(f"{path}: no manifest of a gallery ({error})") from error
-        return found
-
     def _write_manifest(self, columns: int, metric: str, generation: int, records: Iterable[bytes] = ()) -> None:
         """Make a generation the current one: its log first, then the manifest, by a rename."""
         files.write(self.path / f"log.{generation}", records, "wb")
-        files.write(self.path / f"features.{generation}", (), "ab")
-        content = {"format": _FORMAT, "columns": columns, "metric": metric, "generation": generation}
+        files.write(self.path / f"features.{generation}", (), "ab")  # new, or what a compaction has written: synced
         temporary = self.path / ".manifest.new"
-        files.write(temporary, [json.dumps(content, indent=2).encode() + b"\n"], "wb")
+        files.write(temporary, [pack_manifest(columns, metric, generation)], "wb")
         files.sync_folder(self.path)  # before the rename, so that the manifest never names what is not there
         temporary.replace(self.path / "manifest.json")
         files.sync_folder(self.path)
@@ -295,8 +302,6 @@ class LocalStore:
                     block = matrix[rows[start : start + _BLOCK_ROWS]].tobytes()
                     crc = zlib.crc32(block, crc)
                     file.write(block)
-                file.flush()
-                os.fsync(file.fileno())
             head = {
                 "op": "add",
                 "next_key": self._next_key,
@@ -409,3 +414,7 @@ class LocalStore:
             with contextlib.suppress(OSError):
                 files.cut(path, end)
             raise
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=5)  # where the gallery is opened

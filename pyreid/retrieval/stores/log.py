@@ -8,6 +8,7 @@ of the 16 bytes before. The payload: length of a JSON head (uint64), the head, a
 from __future__ import annotations
 
 import json
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import numpy as np
 
 _MAGIC = b"PYRL"
 _HEADER = struct.Struct("<4sQII")
+_BEGINNING = re.compile(rb'\{"op": (?:"add", "next_key": (\d+),|"remove",)')  # of a head, as pack writes it
 _COLUMNS = {"add": ("<i8", "<i8", "<i8", "<f8"), "remove": ("<i8",)}
 
 
@@ -91,6 +93,17 @@ def _is_torn(content: bytes, position: int) -> bool:
         return False
     end = position + _HEADER.size + length
     return end > len(content) or not any(content[end - 8 :])
+
+
+def torn_items(content: bytes, position: int, next_key: int) -> int | None:
+    """Items that the incomplete record at the end adds, 0 for a removal; None where so little of it is there.
+
+    ``next_key`` is that of the records before.
+    """
+    head = _BEGINNING.match(content, position + _HEADER.size + 8)
+    if head is None:
+        return None
+    return int(head[1]) - next_key if head[1] is not None else 0
 
 
 def _payload(content: bytes, position: int) -> bytes | None:
