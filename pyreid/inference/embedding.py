@@ -23,8 +23,8 @@ def check_flip(flip: object) -> None:
 
 def check_batch_size(batch_size: int) -> None:
     """Raise ``ValueError`` unless ``batch_size`` is positive."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size: got {batch_size}, expected at least 1")
+    if not hasattr(batch_size, "__index__") or batch_size < 1:
+        raise ValueError(f"batch_size: got {batch_size!r}, expected a whole number of at least 1")
 
 
 def embed(model: nn.Module, images: Tensor, flip: Flip) -> Tensor:

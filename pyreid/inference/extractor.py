@@ -89,11 +89,12 @@ class FeatureExtractor:
         for_flip, for_crops = ("none" if value is None else value for value in (flip, crops))
         check_flip(for_flip)
         check_crops(for_crops, for_flip)
-        if workers < 0:
-            raise ValueError(f"workers: expected 0 or more, got {workers}")
+        if not hasattr(workers, "__index__") or workers < 0:
+            raise ValueError(f"workers: expected 0 or more, got {workers!r}")
+        target = None if device is None else _check_device(device)
         if isinstance(model, str | os.PathLike) and Path(model).suffix in EXPORTED_SUFFIXES:
             _check_fixed(weights=weights, size=size, mean=mean, std=std)
-            if device is not None and torch.device(device).type != "cpu":
+            if target is not None and target.type != "cpu":
                 raise ValueError(f"device: got {device}, but an exported file runs on the cpu")
             self.model: nn.Module = open_exported(model)
         elif isinstance(model, str | os.PathLike):
@@ -108,7 +109,7 @@ class FeatureExtractor:
             flip = opened.flip if flip is None else flip
             crops = opened.crops if crops is None else crops
             check_crops(crops, flip)
-            device = device if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
+            target = target or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         elif isinstance(model, nn.Module):
             self.model = model
             if weights is not None:
@@ -118,7 +119,7 @@ class FeatureExtractor:
                 f"model: got {type(model).__name__}, expected a name, the folder of a run, a torch.nn.Module or an "
                 f"exported {', '.join(EXPORTED_SUFFIXES)} file"
             )
-        self.device = None if device is None else torch.device(device)
+        self.device = target
         self.batch_size = batch_size
         self.flip: Flip = flip or "none"
         self.crops: Crops = crops or "none"
@@ -234,6 +235,17 @@ def _stack(images: list[Tensor | str]) -> tuple[Tensor, list[str | None]]:
         raise ValueError(f"images: expected normalised tensors of the model's size, got {', '.join(map(str, sizes))}")
     stacked = torch.stack(tensors) if tensors else torch.empty(0)
     return stacked, [image if isinstance(image, str) else None for image in images]
+
+
+def _check_device(device: torch.device | str) -> torch.device:
+    """The device; ``ValueError`` for what is none, or a GPU that is not here."""
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"device: got {device!r}, expected a torch.device, or a name such as cpu or cuda:0") from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device: got {found}, but there are {torch.cuda.device_count()} CUDA devices here")
+    return found
 
 
 def _check_fixed(**given: object) -> None:

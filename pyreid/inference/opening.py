@@ -86,17 +86,17 @@ def find_run(model: str | os.PathLike[str]) -> Path | None:
         ValueError: neither a model nor a path; the message offers close names.
         FileNotFoundError: a path to nothing; a name with a dot counts as one.
     """
-    path = Path(model)
+    path = Path(model).expanduser()
     if isinstance(model, str) and model in list_models() and not (path / RECIPE).is_file():
         return None
-    if path.exists():
+    if path.exists() and os.fspath(model):  # an empty path would be the current folder
         return path
     if not isinstance(model, str) or os.sep in model or path.suffix:  # names have no dot
         raise FileNotFoundError(f"model: {model}: no such folder or file")
     try:
         model_entry(model)  # says which names there are
     except ValueError as error:
-        raise ValueError(f"{error}; and no folder or file has that name") from None
+        raise ValueError(str(error).replace(";", ", and no folder or file of that name;", 1)) from None
     return path
 
 

@@ -121,6 +121,8 @@ def model_entry(name: str) -> ModelEntry:
     if entry is None:
         close = difflib.get_close_matches(name, list_models(), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else f"expected one of {', '.join(list_models())}"
+        if os.sep in name:
+            hint = "expected a name, as list_models() has it; pyreid.FeatureExtractor opens runs and exported files"
         raise ValueError(f"model: unknown name {name!r}; {hint}")
     return entry
 

@@ -139,7 +139,9 @@ def test_a_run_brings_its_weights_overrides_and_normalisation(tmp_path: Path) ->
 
 def test_errors_come_before_anything_is_written(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert "unknown name 'rmnett'; did you mean rmnet" in fails("rmnett", "--out", out)
+    assert "unknown name 'rmnett', and no folder or file of that name; did you mean rmnet" in fails(
+        "rmnett", "--out", out
+    )
     assert "models that have: safr_large," in fails("rmnet", "--what", "density", "--what", "attention", "--out", out)
     assert "nowhere: no such file or folder" in fails("rmnet", "--images", "nowhere", "--out", out)
     assert "expected convolutions that the first network has too" in fails(

@@ -160,8 +160,12 @@ def test_wrong_images(images: Any, error: type[Exception], message: str) -> None
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size: got 0"),
+        ({"batch_size": 2.5}, r"batch_size: got 2\.5, expected a whole number"),
         ({"flip": "both"}, "flip: got 'both'"),
         ({"workers": -1}, "workers: expected 0 or more, got -1"),
+        ({"workers": "2"}, "workers: expected 0 or more, got '2'"),
+        ({"device": "gpu"}, "device: got 'gpu', expected a torch.device, or a name such as cpu or cuda:0"),
+        ({"device": "cuda:99"}, "device: got cuda:99, but there are [0-9]+ CUDA devices here"),
         ({"size": (0, 4)}, "size: expected a positive"),
         ({"std": (1, 1)}, "std: expected 3 values"),
         ({"std": (1, 0, 1)}, "std: expected positive values"),

@@ -49,12 +49,14 @@ def test_a_models_name_wins_unless_the_folder_is_a_run() -> None:
 
 
 def test_names_and_paths_that_are_not_there() -> None:
-    with pytest.raises(ValueError, match="unknown name 'rmnett'; did you mean rmnet"):
+    with pytest.raises(ValueError, match=r"unknown name 'rmnett', and no folder or file .*; did you mean rmnet"):
         find_run("rmnett")
     with pytest.raises(FileNotFoundError, match="model: runs/rmnet: no such folder or file"):
         find_run("runs/rmnet")
-    with pytest.raises(ValueError, match=r"unknown name 'first'.* no folder or file has that name"):
+    with pytest.raises(ValueError, match=r"unknown name 'first', and no folder or file of that name; expected one of"):
         find_run("first")
+    with pytest.raises(ValueError, match="unknown name ''"):
+        find_run("")
     for gone in ("gone.onnx", Path("rmnet")):
         with pytest.raises(FileNotFoundError, match=f"model: {gone}: no such folder or file"):
             find_run(gone)
@@ -88,6 +90,8 @@ def test_from_inside_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_model("best.ckpt", None).label == "one"
     monkeypatch.chdir("..")
     assert open_model(".", None).label == "one"
+    monkeypatch.setenv("HOME", str(Path("..").absolute()))
+    assert open_model("~/one", None).label == "one"
 
 
 def test_fresh_weights_and_overrides_are_for_models_by_name() -> None:

@@ -83,6 +83,8 @@ def test_unknown_name_offers_close_ones() -> None:
         models.create_model("safr_smal")
     with pytest.raises(ValueError, match=r"unknown name 'zzz'; expected one of .*compact_reid_1x, .*safr_baseline"):
         models.create_model("zzz")
+    with pytest.raises(ValueError, match=r"unknown name 'runs/first'; .* pyreid.FeatureExtractor opens runs"):
+        models.create_model("runs/first")
 
 
 def test_names_and_weights_of_another_type() -> None:
