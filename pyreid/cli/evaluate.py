@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pyreid.cli.features import check_device
+from pyreid.cli.features import COMPAT, METRICS, check_device, check_options, re_ranker
 
 if TYPE_CHECKING:
     from pyreid.evaluation import EvaluationResult, RepeatedResult
@@ -45,7 +45,7 @@ def evaluate(
         str | None, typer.Option(help="Average precision: step, or trapezoid (official Market-1501).")
     ] = None,
     no_match: Annotated[str | None, typer.Option(help="Queries without a right answer: skip or zero.")] = None,
-    max_rank: Annotated[int | None, typer.Option(help="Length of the CMC curve.")] = None,
+    max_rank: Annotated[int | None, typer.Option(min=1, help="Length of the CMC curve.")] = None,
     precision: Annotated[
         str | None, typer.Option(help="With --features, of products on CUDA: exact, fp32 or fast. (Default: exact.)")
     ] = None,
@@ -76,6 +76,13 @@ def evaluate(
         raise typer.BadParameter("--precision goes with --features only")
     if save_features is not None and save_features.suffix != ".npz":
         raise typer.BadParameter(f"--save-features: {save_features} does not end in .npz")
+    check_options(
+        metric=(metric, METRICS),
+        ap=(ap, ("step", "trapezoid")),
+        no_match=(no_match, ("skip", "zero")),
+        precision=(precision, ("exact", "fp32", "fast")),
+        compat=(compat, COMPAT),
+    )
     chosen = {"metric": metric, "ap": ap, "no_match": no_match, "max_rank": max_rank, "precision": precision}
     options = _preset(protocol) | {key: value for key, value in chosen.items() if value is not None}
     parameters = {"k1": k1, "k2": k2, "lambda_value": lambda_value, "compat": compat}
@@ -84,7 +91,7 @@ def evaluate(
         raise typer.BadParameter(f"--{next(iter(given)).replace('_', '-')} goes with --rerank only")
     if device is not None:
         check_device(device)
-    method = _reranker(given) if rerank else None
+    method = re_ranker(**given) if rerank else None
     further = None
     if recipe is not None:
         result, further = _evaluate_recipe(recipe, overrides or [], weights, options, device, save_features, method)
@@ -108,12 +115,6 @@ def _preset(name: str | None) -> dict[str, Any]:
     if name not in list_presets():
         raise typer.BadParameter(f"--protocol: expected one of {', '.join(list_presets())}, got {name}")
     return preset(name)
-
-
-def _reranker(parameters: dict[str, Any]) -> KReciprocal:
-    from pyreid.retrieval import KReciprocal
-
-    return KReciprocal(**parameters)
 
 
 def _evaluate_recipe(
@@ -216,9 +217,15 @@ def _evaluate_file(
         lacking = missing or [key for key in CAMERAS if key not in arrays]
         held = ", ".join(sorted(arrays)) or "nothing"
         raise ValueError(f"--features {path}: no {', '.join(lacking)} among {held}; {expected}")
-    return evaluate(
-        *(arrays[key] for key in (*REQUIRED, *cameras)), device=device, rerank=rerank, progress=True, **options
-    )
+    given = (arrays[key] for key in (*REQUIRED, *cameras))
+    try:
+        return evaluate(*given, device=device, rerank=rerank, progress=True, **options)
+    except (TypeError, ValueError) as error:
+        name, colon, wrong = str(error).partition(": ")
+        if not colon or name not in arrays:
+            raise
+        source = f"{path / name}.npy" if path.is_dir() else f"{path}: {name}"
+        raise type(error)(f"--features {source}: {wrong}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

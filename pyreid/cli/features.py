@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from pyreid.retrieval import KReciprocal
+
+METRICS = ("euclidean", "sqeuclidean", "cosine")
+COMPAT = ("official", "torchreid", "fastreid")
 SHOWN_QUERIES, SHOWN_NEIGHBORS = 5, 3
 
 
@@ -30,11 +34,37 @@ def check_device(device: str) -> None:
         raise ValueError(f"--device: {device} is not available here")
 
 
-def check_options(**choices: tuple[str, tuple[str, ...]]) -> None:
-    """A usage error for an option whose value is none of its choices: ``check_options(metric=(value, choices))``."""
+def check_options(**choices: tuple[str | None, tuple[str, ...]]) -> None:
+    """A usage error for an option whose value is none of its choices: ``check_options(metric=(value, choices))``.
+
+    None is an option that is not given.
+    """
     for name, (value, expected) in choices.items():
-        if value not in expected:
-            raise typer.BadParameter(f"--{name}: expected one of {', '.join(expected)}, got {value}")
+        if value is not None and value not in expected:
+            raise typer.BadParameter(f"--{name.replace('_', '-')}: expected one of {', '.join(expected)}, got {value}")
+
+
+def re_ranker(**parameters: Any) -> KReciprocal:
+    """``KReciprocal``, and a usage error for a parameter that it does not take."""
+    from pyreid.retrieval import KReciprocal
+
+    try:
+        return KReciprocal(**parameters)
+    except (TypeError, ValueError) as error:
+        name, _, wrong = str(error).partition(": ")
+        raise typer.BadParameter(f"--{name.replace('_', '-')}: {wrong}") from error
+
+
+@contextmanager
+def naming(**files: Path) -> Iterator[None]:
+    """Let errors about ``query`` or ``gallery`` name the option and its file: ``naming(query=path, gallery=path)``."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        name, colon, wrong = str(error).partition(": ")
+        if not colon or name not in files:
+            raise
+        raise type(error)(f"--{name} {files[name]}: {wrong}") from error
 
 
 def open_matrix(option: str, path: Path) -> Tensor:

@@ -42,17 +42,19 @@ def rerank(
     Example: pyreid rerank --query query.npy --gallery gallery.npy --topk 50 --output reranked.npz
     """
     from pyreid.cli.features import (
+        COMPAT,
+        METRICS,
         check_columns,
         check_device,
         check_options,
+        naming,
         open_matrix,
         print_neighbors,
+        re_ranker,
         save_arrays,
     )
 
-    check_options(
-        metric=(metric, ("euclidean", "sqeuclidean", "cosine")), compat=(compat, ("official", "torchreid", "fastreid"))
-    )
+    check_options(metric=(metric, METRICS), compat=(compat, COMPAT))
     if output is not None and output.suffix not in ((".npy", ".npz") if topk is None else (".npz",)):
         expected = ".npy or .npz" if topk is None else ".npz with --topk"
         raise typer.BadParameter(f"--output: expected a file that ends in {expected}, got {output}")
@@ -63,10 +65,9 @@ def rerank(
 
     from pyreid._files import write_atomically
     from pyreid.ops._checks import computing_dtype
-    from pyreid.retrieval import KReciprocal
     from pyreid.retrieval.k_reciprocal import nearest_in_strips
 
-    method = KReciprocal(k1, k2, lambda_value, compat)  # type: ignore[arg-type]
+    method = re_ranker(k1=k1, k2=k2, lambda_value=lambda_value, compat=compat)
     queries, rows = open_matrix("query", query), open_matrix("gallery", gallery)
     check_columns(queries, rows, gallery)
     if topk is not None and topk > len(rows):
@@ -74,8 +75,9 @@ def rerank(
     chosen, dtype = torch.device(device or "cpu"), computing_dtype(queries, rows)
 
     def strips() -> Iterator[tuple[slice, Tensor]]:
-        found = method.strips(queries, rows, metric=metric, device=chosen)  # type: ignore[arg-type]
-        yield from _with_progress(found, len(queries))
+        with naming(query=query, gallery=gallery):
+            found = method.strips(queries, rows, metric=metric, device=chosen)  # type: ignore[arg-type]
+            yield from _with_progress(found, len(queries))
 
     if output is not None and any(output.exists() and output.samefile(given) for given in (query, gallery)):
         raise ValueError(f"--output: {output} is one of the inputs")

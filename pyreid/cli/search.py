@@ -31,16 +31,18 @@ def search(
     Example: pyreid search --query query.npy --gallery gallery.npy -k 10 --output neighbors.npz
     """
     from pyreid.cli.features import (
+        METRICS,
         check_columns,
         check_device,
         check_options,
+        naming,
         open_matrix,
         print_neighbors,
         save_arrays,
         time_left,
     )
 
-    check_options(metric=(metric, ("euclidean", "sqeuclidean", "cosine")))
+    check_options(metric=(metric, METRICS))
     if output is not None and output.suffix != ".npz":
         raise typer.BadParameter(f"--output: expected a file that ends in .npz, got {output}")
     if device is not None:
@@ -59,8 +61,8 @@ def search(
     dtype = computing_dtype(queries, rows)
     distances = torch.empty(len(queries), k, dtype=dtype)
     indices = torch.empty(len(queries), k, dtype=torch.int64)
-    strips = search_strips(queries, rows, k, metric=cast("Metric", metric), device=chosen)
-    with time_left("Searching", len(queries)) as advance:
+    with naming(query=query, gallery=gallery), time_left("Searching", len(queries)) as advance:
+        strips = search_strips(queries, rows, k, metric=cast("Metric", metric), device=chosen)
         for strip, nearest, found in strips:
             distances[strip], indices[strip] = nearest, found
             advance(strip.stop - strip.start)

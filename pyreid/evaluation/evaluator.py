@@ -125,6 +125,7 @@ def evaluate(
     if rerank is not None:
         if num_junk:
             _check_graph(rerank, len(g), num_junk)
+            checked_squared_norms("gallery", g, device=chosen, dtype=computing_dtype(q, g))  # for the rows' own numbers
             g, g_ids = g[torch.from_numpy(~is_junk).to(g.device)], g_ids[~is_junk]
             g_cams = None if g_cams is None else g_cams[~is_junk]
         matches = find_matches(q_ids, g_ids, q_cams, g_cams)

@@ -23,7 +23,13 @@ def as_integers(name: str, values: Any, length: int, of: str) -> np.ndarray:
     if not isinstance(values, np.ndarray):
         if hasattr(values, "__dlpack__"):
             values = as_tensor(name, values).cpu()
-        values = np.asarray(values)
+        try:
+            array = np.asarray(values)
+        except ValueError as error:  # of different lengths
+            raise TypeError(f"{name}: expected {length} integers, one for each {of}, got {_kind(values)}") from error
+        if array.ndim == 0 and not hasattr(values, "shape"):
+            raise TypeError(f"{name}: expected {length} integers, one for each {of}, got {_kind(values)}")
+        values = array
     if values.shape != (length,):
         raise ValueError(f"{name}: expected shape ({length},), one for each {of}, got {values.shape}")
     if values.dtype == object and all(isinstance(value, int) for value in values.flat):
@@ -35,6 +41,14 @@ def as_integers(name: str, values: Any, length: int, of: str) -> np.ndarray:
     if values.dtype == np.uint64 and values.size and values.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{name}: {values.max()} does not fit a 64-bit signed integer")
     return np.array(values, dtype=np.int64, order="C")
+
+
+def _kind(values: object) -> str:
+    """What messages call an object: by its type, or by those of what is in it."""
+    if not isinstance(values, list | tuple):
+        return type(values).__name__
+    kinds = sorted({type(value).__name__ for value in values})
+    return f"a {type(values).__name__} of {', '.join(kinds[:3])} of different shapes"
 
 
 def as_cameras(

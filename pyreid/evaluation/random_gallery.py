@@ -11,8 +11,9 @@ from pyreid.evaluation.evaluator import evaluate
 from pyreid.evaluation.inputs import JUNK_ID, as_count, as_integers
 from pyreid.evaluation.repeats import RepeatedResult
 from pyreid.evaluation.scores import AveragePrecision
-from pyreid.ops._checks import Metric
+from pyreid.ops._checks import Metric, computing_dtype
 from pyreid.ops.feature_files import read_features
+from pyreid.ops.features import checked_squared_norms, choose_device
 
 
 def evaluate_random_gallery(
@@ -50,6 +51,8 @@ def evaluate_random_gallery(
     repeats, seed = as_count("repeats", repeats, least=1), as_count("seed", seed, least=0)
     rows = read_features("features", features)
     labels = as_integers("ids", ids, len(rows), "row of features")
+    # Before they become queries and gallery, so that errors tell their own name and row.
+    checked_squared_norms("features", rows, device=choose_device(rows, rows, device), dtype=computing_dtype(rows, rows))
     results = []
     for repeat in range(repeats):
         queries, gallery = random_gallery_split(labels, seed=seed, repeat=repeat)

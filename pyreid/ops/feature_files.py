@@ -35,7 +35,16 @@ def read_features(name: str, features: Any, *, may_be_empty: bool = False) -> Te
         OSError: if a file cannot be opened, or the disk is full.
     """
     if isinstance(features, str | os.PathLike):
-        features = open_features(features)
+        try:
+            features = open_features(features)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    elif isinstance(features, list | tuple):
+        held = f" of {type(features[0]).__name__}" if features else ""
+        raise TypeError(
+            f"{name}: expected a torch tensor, a NumPy array or an object with DLPack, a path or an iterator of "
+            f"chunks, got a {type(features).__name__}{held}; stack rows into one matrix, and pass iter(...) of chunks"
+        )
     elif isinstance(features, Iterator):
         features = spool(name, features)
     return as_features(name, features, may_be_empty=may_be_empty)

@@ -40,7 +40,7 @@ def choose_device(query: Tensor, gallery: Tensor, device: torch.device | str | N
     if device is not None:
         try:
             chosen = torch.device(device)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise ValueError(f"device: expected for example 'cpu' or 'cuda:0', got {device!r}") from error
         if chosen.type not in ("cpu", "cuda"):
             raise ValueError(f"device: expected a CPU or CUDA device, got '{chosen}'")

@@ -203,6 +203,25 @@ def test_features_without_cameras_are_not_filtered(arrays: dict[str, np.ndarray]
     assert _map_of(json.loads((tmp_path / "out.json").read_text())) == pytest.approx(expected.map, abs=1e-12)
 
 
+def test_what_is_wrong_with_features_names_file_and_row(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+    arrays["gallery"][2, 1] = np.nan
+    folder = tmp_path / "features"
+    folder.mkdir()
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    path = save(tmp_path / "f.npz", arrays)
+    wrong = "1 NaN or infinite values, the first is nan at row 2, column 1"
+    for given, source in ((path, f"{path}: gallery"), (folder, folder / "gallery.npy")):
+        for more in ([], ["--rerank", "--k1", "3"]):
+            result = CliRunner().invoke(app, ["--features", str(given), *more])
+            assert result.exit_code == 1
+            assert str(result.exception) == f"--features {source}: {wrong}"
+    np.save(folder / "query_ids.npy", arrays["query_ids"].astype(float))
+    error = CliRunner().invoke(app, ["--features", str(folder)]).exception
+    assert isinstance(error, TypeError)
+    assert str(error) == f"--features {folder / 'query_ids.npy'}: expected integers, got float64"
+
+
 @pytest.mark.parametrize("missing", ["query", "gallery_ids", "query_cams"])
 def test_missing_arrays_are_listed(arrays: dict[str, np.ndarray], tmp_path: Path, missing: str) -> None:
     del arrays[missing]
@@ -231,6 +250,19 @@ def test_files_that_are_not_npz_are_named(arrays: dict[str, np.ndarray], tmp_pat
         ["--features", "f.npz", "--weights", "w.pt"],
         ["demo", "--save-features", "f.txt"],
         ["demo", "--precision", "fp32"],
+        *(
+            [*source, *option]
+            for source in (["demo"], ["--features", "f.npz"])
+            for option in (
+                ["--metric", "manhattan"],
+                ["--ap", "area"],
+                ["--no-match", "drop"],
+                ["--max-rank", "0"],
+                ["--rerank", "--compat", "mine"],
+                ["--rerank", "--lambda-value", "2"],
+            )
+        ),
+        ["--features", "f.npz", "--precision", "low"],
     ],
 )
 def test_wrong_combinations_are_usage_errors(arguments: list[str]) -> None:

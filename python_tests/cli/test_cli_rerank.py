@@ -123,11 +123,9 @@ def test_the_first_are_printed_without_an_output(files: Path, query: np.ndarray,
     [
         ("short", (), "cannot be read as .npy, or is cut short"),
         ("columns", (), "gallery.npy: expected 8 columns as in --query, got 7"),
-        ("nan", (), "gallery: 1 NaN or infinite values"),
+        ("nan", (), "gallery.npy: 1 NaN or infinite values, the first is nan at row 3, column 2"),
         ("missing", (), "gallery.npy: no such file"),
         ("", ("--topk", "31"), "--topk: expected 1 to 30, the rows of --gallery"),
-        ("", ("--k1", "0"), "k1"),
-        ("", ("--lambda-value", "2"), "lambda_value"),
     ],
 )
 def test_failures_are_one_line_and_write_nothing(files: Path, wrong: str, more: tuple[str, ...], message: str) -> None:
@@ -149,11 +147,17 @@ def test_failures_are_one_line_and_write_nothing(files: Path, wrong: str, more: 
         ("--output", "d.txt"),
         ("--topk", "3", "--output", "d.npy"),
         ("--topk", "0"),
+        ("--k1", "0"),
+        ("--k2", "0"),
+        ("--lambda-value", "2"),
+        ("--lambda-value", "nan"),
         ("--device", "foo"),
     ],
 )
 def test_usage_errors(files: Path, more: tuple[str, ...]) -> None:
-    assert CliRunner().invoke(app, command(files, *more)).exit_code == 2
+    result = CliRunner().invoke(app, command(files, *more))
+    assert result.exit_code == 2
+    assert more[-2] in result.output
 
 
 def test_evaluate_ranks_by_re_ranked_distances(files: Path, query: np.ndarray, gallery: np.ndarray) -> None:
@@ -169,4 +173,4 @@ def test_evaluate_ranks_by_re_ranked_distances(files: Path, query: np.ndarray, g
     assert saved["settings"]["rerank"] == expected.settings["rerank"]
     assert saved["map"] != pyreid.evaluate(query, gallery, *ids.values()).map
     assert CliRunner().invoke(evaluation, [*given, "--k1", "6"]).exit_code == 2
-    assert isinstance(CliRunner().invoke(evaluation, [*given, "--rerank", "--k1", "0"]).exception, ValueError)
+    assert CliRunner().invoke(evaluation, [*given, "--rerank", "--k1", "0"]).exit_code == 2

@@ -111,7 +111,7 @@ def test_the_first_are_printed_without_an_output(files: Path, query: np.ndarray,
         ("many", (), "expected one array, or one named gallery or features, got a, b"),
         ("suffix", (), "expected a file that ends in .npy, .npz or .safetensors, got '.txt'"),
         ("columns", (), "gallery.npy: expected 8 columns as in --query, got 7"),
-        ("nan", (), "gallery: 1 NaN or infinite values, the first is nan at row 3, column 2"),
+        ("nan", (), "--gallery {path}: 1 NaN or infinite values, the first is nan at row 3, column 2"),
         ("missing", (), "gallery.npy: no such file"),
         ("integers", (), "expected a floating-point matrix (N, D), got torch.int64 of shape (30, 8)"),
         ("", ("-k", "31"), "-k: expected 1 to 30, the rows of --gallery"),
@@ -129,6 +129,15 @@ def test_failures_are_one_line_and_write_nothing(files: Path, how: str, more: tu
     assert "\n" not in str(result.exception)
     assert output.read_bytes() == b"before"
     assert sorted(files.iterdir()) == before
+
+
+def test_a_query_file_with_nan_is_named(files: Path, query: np.ndarray) -> None:
+    query[5, 1] = np.inf
+    np.save(files / "q.npy", query)
+    result = CliRunner().invoke(app, command(files, query="q.npy"))
+    assert result.exit_code == 1
+    message = f"--query {files / 'q.npy'}: 1 NaN or infinite values, the first is inf at row 5, column 1"
+    assert str(result.exception) == message
 
 
 @pytest.mark.parametrize(

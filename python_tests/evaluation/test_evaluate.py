@@ -468,6 +468,7 @@ def features(rows: int, dim: int = 2, **places: float) -> np.ndarray:
     ("change", "error", "match"),
     [
         ({"query": [[1.0]]}, TypeError, "query: expected a torch tensor, a NumPy array or an object with DLPack"),
+        ({"query": [features(2)] * 2}, TypeError, "iterator of chunks, got a list of ndarray; stack"),
         ({"query": np.ones((2, 2), dtype=int)}, TypeError, "query: expected float16, bfloat16, float32 or float64"),
         ({"gallery": np.array([["a"]])}, TypeError, "gallery: expected numbers that torch knows"),
         ({"query": np.ones(2)}, ValueError, r"query: expected a non-empty 2-D matrix, got shape \(2,\)"),
@@ -479,6 +480,9 @@ def features(rows: int, dim: int = 2, **places: float) -> np.ndarray:
         ({"gallery_ids": np.ones(3)}, TypeError, "gallery_ids: expected integers, got float64"),
         ({"gallery_ids": np.ones(3, dtype=bool)}, TypeError, "gallery_ids: expected integers, got bool"),
         ({"gallery_ids": ["a", "b", "c"]}, TypeError, "gallery_ids: expected integers"),
+        ({"query_ids": None}, TypeError, "query_ids: expected 2 integers, one for each row of query, got NoneType"),
+        ({"query_ids": iter([0, 1])}, TypeError, "query_ids: expected 2 integers, .*, got list_iterator"),
+        ({"gallery_cams": [[0], [1, 2], 3]}, TypeError, "gallery_cams: expected 3 integers, .* a list of int, list"),
         ({"query_ids": np.array([2**63, 1], dtype=np.uint64)}, ValueError, "query_ids: 9223372036854775808 does not"),
         ({"gallery_cams": None}, ValueError, "gallery_cams: expected cameras, because query_cams is given"),
         ({"query_cams": None}, ValueError, "query_cams: expected cameras, because gallery_cams is given"),
@@ -493,6 +497,7 @@ def features(rows: int, dim: int = 2, **places: float) -> np.ndarray:
         ({"no_match": "drop"}, ValueError, "no_match: expected one of 'skip', 'zero'"),
         ({"max_rank": 0}, ValueError, "max_rank: expected at least 1, got 0"),
         ({"max_rank": 5.0}, TypeError, "max_rank: expected an integer, got float"),
+        ({"device": 3.5}, ValueError, r"device: expected for example 'cpu' or 'cuda:0', got 3\.5"),
         ({"device": "mps"}, ValueError, "device: expected a CPU or CUDA device, got 'mps'"),
     ],
 )  # fmt: skip

@@ -110,6 +110,16 @@ def test_what_a_re_ranker_gives_is_checked(strips: list[Any], error: type[Except
         evaluate(*problem, rerank=Given(strips))
 
 
+def test_errors_tell_the_row_in_the_gallery_with_its_junk() -> None:
+    query, gallery = integers(3, 20, dim=5)
+    gallery = np.array(gallery, np.float32)
+    gallery[13, 2] = np.nan
+    ids = np.where(np.arange(20) < 5, -1, np.arange(20) % 3)
+    for method in (None, KReciprocal(k1=3, k2=2)):
+        with pytest.raises(ValueError, match="gallery: 1 NaN or infinite values, the first is nan at row 13, column 2"):
+            evaluate(query, gallery, np.arange(3), ids, rerank=method)
+
+
 def test_a_graph_is_one_of_the_gallery_without_junk() -> None:
     query, gallery = clusters(30, 250)
     q_ids, g_ids, q_cams, g_cams = labels(30, 250, lowest=-1)

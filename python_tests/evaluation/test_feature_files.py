@@ -280,6 +280,12 @@ def test_an_error_of_the_iterator_and_a_full_disk(tmp_path: Path, monkeypatch: p
         evaluate(np.ones((2, 3)), iter([np.ones((2, 3))]), [0, 1], [0, 1])
 
 
+def test_a_file_that_cannot_be_read_is_named_with_its_argument(tmp_path: Path) -> None:
+    (tmp_path / "g.npy").write_bytes(b"short")
+    with pytest.raises(ValueError, match=rf"^gallery: {tmp_path}/g\.npy: cannot be read as \.npy, or is cut short"):
+        evaluate(np.ones((2, 3)), tmp_path / "g.npy", [0, 1], [0, 1])
+
+
 def test_a_list_is_no_iterator() -> None:
     query, gallery, *labels = integer_problem(3, 5, num_ids=2, num_cams=0)
     with pytest.raises(TypeError, match="gallery: expected a torch tensor, a NumPy array or an object with DLPack"):

@@ -336,6 +336,13 @@ TRACKS = SETS | {"gallery_tracks": [0, 0]}
         (evaluate_random_gallery, ONE, {"ids": [-1, -1]}, ValueError, "ids: no identity has two images"),
         (evaluate_random_gallery, ONE, {"ids": [0]}, ValueError, r"ids: expected shape \(2,\)"),
         (evaluate_random_gallery, ONE, {"features": X[0]}, ValueError, "features: expected a non-empty 2-D matrix"),
+        (
+            evaluate_random_gallery,
+            ONE | {"ids": [0, 0]},
+            {"features": X * [[1], [np.nan]]},
+            ValueError,
+            "features: 2 NaN or infinite values, the first is nan at row 1, column 0",
+        ),
         (random_gallery_split, {"ids": [0, 0]}, {"repeat": -1}, ValueError, "repeat: expected at least 0"),
         (evaluate_tracks, TRACKS, {"gallery_tracks": [0]}, ValueError, r"gallery_tracks: expected shape \(2,\)"),
         (evaluate_tracks, TRACKS, {"gallery_tracks": [0.0, 1.0]}, TypeError, "gallery_tracks: expected integers"),
