@@ -31,7 +31,8 @@ class WeightedSum(nn.Module):
         total({name: loss(output.embeddings[name], labels) for name in exits})
 
     Args:
-        weights: by the names of the terms, or a list of them for terms without names; finite and not negative.
+        weights: by the names of the terms, or a list of them for terms without names; finite and not negative,
+            in ``"learned"`` above 0.
         mode: one of the above.
         anchor: name, or index in a list, of the term that keeps its weight in ``"balanced"``; None is the first.
         decay: of the running means, in [0, 1).
@@ -58,7 +59,8 @@ class WeightedSum(nn.Module):
             raise ValueError("weights: got none, expected at least one")
         keys: list[str | int] = list(self.names) if self.names else list(range(len(self.base_weights)))
         for key, weight in zip(keys, self.base_weights, strict=True):
-            check_number(f"weights[{key!r}]", weight)
+            # a learned factor on nothing would grow without end
+            check_number(f"weights[{key!r}]", weight, above=mode == "learned")
         check_choice("mode", mode, WeightMode)
         check_number("decay", decay)
         if decay >= 1:

@@ -15,11 +15,10 @@ import torch
 from pyreid._files import write_text
 from pyreid.data import load_dataset
 from pyreid.errors import RecipeError, TrainingError
-from pyreid.models import create_model
 from pyreid.training.devices import check_devices, device_of_rank, on_gpu
 from pyreid.training.early_stopping import has_stalled, is_finished
 from pyreid.training.last_evaluation import FurtherResults, check_further
-from pyreid.training.preflight import check_losses, check_training_data, fingerprint
+from pyreid.training.preflight import check_losses, check_training_data, fingerprint, make_model
 from pyreid.training.processes import Ranks, agree, current_ranks, from_first, joined
 from pyreid.training.recipe import Recipe
 from pyreid.training.recipe_files import dump_recipe
@@ -191,7 +190,7 @@ def _prepare(recipe: Recipe, folder: RunFolder, ranks: Ranks, resume: bool, over
     # A resumed run gets its weights from the checkpoint; the file it once started from may be gone.
     weights = None if resume else recipe.model.weights
     classes = num_classes if needs_classifier(recipe.losses) else 0
-    model = create_model(recipe.model.name, num_classes=classes, weights=weights, **recipe.model.overrides)
+    model = make_model(recipe, num_classes=classes, weights=weights)
     check_further(recipe.evaluation, dataset, model)
     images = image_input(model, recipe.data)
     data = ReIDDataModule(dataset, recipe, images)

@@ -11,11 +11,14 @@ from torch.utils.data import default_collate
 
 from pyreid.data import DatasetWarning, ReIDDataset, SampleKey
 from pyreid.data.records import JUNK_PID
-from pyreid.errors import DatasetError, RecipeError, TrainingError
+from pyreid.errors import DatasetError, PyreidError, RecipeError, TrainingError
+from pyreid.models import create_model, list_models
 from pyreid.models.base import ModelOutput, ReIDModel
 from pyreid.training.datamodule import ReIDDataModule
 from pyreid.training.objectives import check_names
 from pyreid.training.recipe import Recipe
+from pyreid.training.recipe_errors import suggest
+from pyreid.training.settings.losses import AMSoftmaxSettings, ArcFaceSettings
 
 _PROBE_IMAGES = 4
 
@@ -83,6 +86,32 @@ def check_matches(dataset: ReIDDataset) -> None:
     warnings.warn(message, DatasetWarning, stacklevel=2)
 
 
+def make_model(recipe: Recipe, *, num_classes: int, weights: str | None) -> ReIDModel:
+    """The model of a recipe.
+
+    Raises:
+        RecipeError: ``model.name`` or ``model.overrides`` is wrong, or nothing drops out that ``model.dropout_until``
+            could switch off.
+        WeightsError: the weights are not there or do not fit.
+        MissingDependencyError: a package is missing.
+    """
+    name, overrides, until = recipe.model.name, recipe.model.overrides, recipe.model.dropout_until
+    if name not in list_models():
+        raise RecipeError(f"'model.name' is {name!r}{suggest(name, list_models())}")
+    taken = [key for key in ("name", "num_classes", "weights") if key in overrides]
+    if taken:
+        raise RecipeError(f"'model.overrides.{taken[0]}' is set, which the data set or another key of 'model' decides")
+    try:
+        model = create_model(name, num_classes=num_classes, weights=weights, **overrides)
+    except PyreidError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"'model.overrides' is {overrides}: {error}") from error
+    if until is not None and not any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules()):
+        raise RecipeError(f"'model.dropout_until' is {until}, but model {name} has no dropout; set it to null")
+    return model
+
+
 def check_losses(model: ReIDModel, data: ReIDDataModule, recipe: Recipe, *, num_classes: int) -> dict[str, int]:
     """Run a few training images through a copy of the model and look up what the losses want.
 
@@ -90,7 +119,8 @@ def check_losses(model: ReIDModel, data: ReIDDataModule, recipe: Recipe, *, num_
         The width of each embedding by name.
 
     Raises:
-        RecipeError: the model has no such output, or cannot take images of that size.
+        RecipeError: the model has no such output, or cannot take images of that size, or a loss that wants cosines is
+            given other logits.
         DatasetError: an image cannot be read.
         TrainingError: an output of the fresh model is not finite.
     """
@@ -99,14 +129,12 @@ def check_losses(model: ReIDModel, data: ReIDDataModule, recipe: Recipe, *, num_
     # A copy, because a forward pass in training mode moves the running statistics of batch norm.
     probe = copy.deepcopy(model).train()
     height, width = batch.image.shape[2:]
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        try:
-            output = probe(batch.image)
-        except RuntimeError as error:
-            raise RecipeError(
-                f"'data.size' is [{height}, {width}], with which model {recipe.model.name} fails: {error}"
-            ) from error
-    assert isinstance(output, ModelOutput)
+    try:
+        output = _forward(probe, batch.image)
+    except RuntimeError as error:
+        raise RecipeError(
+            f"'data.size' is [{height}, {width}], with which model {recipe.model.name} fails: {error}"
+        ) from error
     check_names(output, recipe.losses, num_classes=num_classes)
     for name, value in (output.embeddings | output.logits).items():
         if not torch.isfinite(value).all():
@@ -114,7 +142,52 @@ def check_losses(model: ReIDModel, data: ReIDDataModule, recipe: Recipe, *, num_
                 f"the output {name!r} of model {recipe.model.name} is not finite before the first step; "
                 f"are its weights ({recipe.model.weights}) damaged?"
             )
+    _check_cosines(probe, batch.image, output, recipe)
     return {name: int(value.shape[1]) for name, value in output.embeddings.items()}
+
+
+def _forward(model: ReIDModel, images: torch.Tensor) -> ModelOutput:
+    """The output in training, always with the same dropout, and without a trace in the random state."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would also set those of the accelerators
+        output = model(images)
+    assert isinstance(output, ModelOutput)
+    return output
+
+
+def _check_cosines(model: ReIDModel, images: torch.Tensor, output: ModelOutput, recipe: Recipe) -> None:
+    """Raise RecipeError if a loss with a margin on cosines is given other logits; spoils the model's classifier.
+
+    The losses themselves look at the size of what they get, and on the CPU only; fresh logits of a linear classifier
+    are small. But cosines stay as they are when the classifier's weights become longer.
+    """
+    wanted = [
+        (index, item)
+        for index, item in enumerate(recipe.losses)
+        if isinstance(item, AMSoftmaxSettings | ArcFaceSettings)
+    ]
+    if not wanted:
+        return
+    classifier = getattr(model, "classifier", None)
+    with torch.no_grad():
+        for parameter in classifier.parameters() if isinstance(classifier, torch.nn.Module) else ():
+            parameter.mul_(3)
+    longer = _forward(model, images)
+    for index, item in wanted:
+        before, after = output.logits[item.logits].float(), longer.logits[item.logits].float()
+        largest = float(before.abs().max())
+        if largest > 1.01:
+            problem = (
+                f"are up to {largest:.3g} in magnitude; does its classifier have a scale of its own (logit_scale)?"
+            )
+        elif not torch.allclose(before, after, rtol=1e-3, atol=1e-4 * largest):
+            problem = "change with the length of the classifier's weights; take cross_entropy, or a model with cosines"
+        else:
+            continue
+        raise RecipeError(
+            f"'losses.{index}' is {item.type}, which needs cosines, but the logits {item.logits!r} of model "
+            f"{recipe.model.name} {problem}"
+        )
 
 
 def fingerprint(dataset: ReIDDataset) -> str:

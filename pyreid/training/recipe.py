@@ -51,6 +51,9 @@ class Recipe(Settings):
                 raise ValueError("sampler.num_ids is 1, but a triplet loss needs at least 2 identities in a batch")
             if self.sampler.batches == "shuffled":
                 raise ValueError("sampler.batches is 'shuffled', but a triplet loss needs 'identities'")
+        idle = [index for index, loss in enumerate(self.losses) if loss.weight == 0]
+        if idle and self.loss_weighting.mode == "learned":
+            raise ValueError(f"losses.{idle[0]}.weight is 0, but loss_weighting.mode 'learned' needs weights above 0")
         self._centers_are_there()
         self._mining_fits()
         warmup = self.schedule.warmup

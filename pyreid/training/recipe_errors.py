@@ -104,6 +104,8 @@ def _walk(model: type[BaseModel], loc: Sequence[int | str]) -> tuple[list[int | 
         if tagged:
             current = tagged[0]
             continue
+        if isinstance(part, str) and part.endswith("]"):
+            continue  # a member of a plain union, as in "tuple[float, float, float]"
         path.append(part)
         if isinstance(part, int):
             continue

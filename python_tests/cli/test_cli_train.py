@@ -79,7 +79,7 @@ def test_wrong_settings_are_errors(market: Path, tmp_path: Path) -> None:
     wrong = CliRunner().invoke(app, ["demo", "optimizer.lrr=1", "-o", str(tmp_path / "run")])
     assert isinstance(wrong.exception, RecipeError)
     unset = CliRunner().invoke(app, ["demo", "-o", str(tmp_path / "run")])
-    assert "data.root=FOLDER" in str(unset.exception)
+    assert re.match(r"recipe \S*/demo\.yaml: 'data\.root' is not set; .*data\.root=FOLDER", str(unset.exception))
     both = CliRunner().invoke(app, ["demo", f"data.root={market}", "--resume", "--overwrite"])
     assert both.exit_code == 2
     assert not (tmp_path / "run").exists()

@@ -141,6 +141,8 @@ def test_wrong_options_and_input() -> None:
         WeightedSum({"a": 1, "b": -1})
     with pytest.raises(TypeError, match=r"weights\[1\]: got '2', expected a finite number"):
         WeightedSum([1, "2"])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match=r"weights\[1\]: got 0\.0, expected a finite number above 0"):
+        WeightedSum([1.0, 0.0], mode="learned")
     with pytest.raises(ValueError, match="mode: expected one of 'fixed', 'balanced', 'learned', got 'auto'"):
         WeightedSum([1], mode="auto")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="anchor: got 'c', expected one of 'a', 'b'"):

@@ -194,6 +194,10 @@ def test_a_new_type_drops_the_old_types_keys_whatever_the_order(make_recipe: Cal
         ("data.size=64", r"'data\.size' is 64; expected a list"),
         ("data.flip.x=1", r"override 'data\.flip\.x=1': 'data\.flip' is 0\.5, which has no keys"),
         ("data.erasing.area=[0.5, 0.1]", r"'data\.erasing': area must be"),
+        (
+            "data.erasing.fill=[0.1, 0.2]",
+            r"'data\.erasing\.fill' is .*'mean' or 'noise'; 'data\.erasing\.fill\.2' is missing",
+        ),
         ("schedule.decay.type=cosin", r"'schedule\.decay\.type' is 'cosin'; did you mean 'cosine'\?"),
         ("schedule.decay={}", r"'schedule\.decay\.type' is missing; expected one of constant"),
         ("optimizer.type=sgd", r"'optimizer\.lr' is missing"),
@@ -206,6 +210,12 @@ def test_a_wrong_override_is_one_readable_line(make_recipe: Callable[..., Recipe
     with pytest.raises(RecipeError, match=message) as caught:
         make_recipe(override)
     assert "\n" not in str(caught.value)
+
+
+def test_a_learned_weight_needs_something_to_weigh(make_recipe: Callable[..., Recipe]) -> None:
+    make_recipe("losses.1.weight=0")
+    with pytest.raises(RecipeError, match=r"losses\.1\.weight is 0, but loss_weighting\.mode 'learned' needs"):
+        make_recipe("losses.1.weight=0", "loss_weighting.mode=learned")
 
 
 # ----------------------------------------------------------------------------------------------------------- files
