@@ -11,12 +11,13 @@ import glob
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pyreid._files import write_json, write_text
 from pyreid.errors import DatasetError, PyreidError
@@ -214,7 +215,8 @@ def _write_lists(output: Path, paths: Sequence[Path], settings: dict[str, Any], 
     kept = (path for position, path in enumerate(paths) if position not in skipped)
     write_text(paths_file(output), "".join(f"{path}\n" for path in kept))
     if skipped:
-        lines = (f"{paths[position]}\t{' '.join(skipped[position].split())}\n" for position in sorted(skipped))
+        found = ((str(paths[position]), skipped[position]) for position in sorted(skipped))
+        lines = (f"{path}\t{' '.join(wrong.removeprefix(f'{path}: ').split())}\n" for path, wrong in found)
         write_text(skipped_file(output), "".join(lines))
     else:
         skipped_file(output).unlink(missing_ok=True)
@@ -291,7 +293,7 @@ def _write_rows(
             file.truncate(size_of(suffix, total, progress))
             file.seek(0, os.SEEK_END)
         synced, rows = -np.inf, progress.rows
-        batches = iter(())
+        batches: Iterator[NDArray[np.float32]] = iter(())
         if progress.done < total:
             batches = extractor.stream(
                 list(paths), start=progress.done, on_unreadable=None if missing is None else skip

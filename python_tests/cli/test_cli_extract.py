@@ -189,7 +189,7 @@ def test_unreadable_images_are_left_out_and_named(folder: Path, tmp_path: Path) 
     np.testing.assert_allclose(np.load(output), expected_of(folder)[kept], rtol=1e-4, atol=1e-5)
     lines = [line.split("\t") for line in Path(f"{output}.skipped.txt").read_text().splitlines()]
     assert [line[0] for line in lines] == [str(path) for path in wrong]
-    assert all("cannot be read as an image" in line[1] for line in lines)
+    assert all(line[1].startswith("cannot be read as an image") for line in lines)
     listed = Path(f"{output}.paths.txt").read_text().splitlines()
     assert listed == [str(path) for path in sorted(images.rglob("*.png")) if path not in wrong]
     more = command(folder, tmp_path / "g.npy", "--skip-unreadable")
