@@ -14,6 +14,7 @@ from pyreid.data.records import SampleKey
 from pyreid.data.samplers import RandomIdentitySampler
 
 Batching = Literal["shuffled", "identities"]
+ShareOf = Literal["pool", "identities"]
 
 
 def hardest(scores: Sequence[float] | NDArray[np.floating], share: float = 0.5) -> NDArray[np.int64]:
@@ -46,6 +47,7 @@ class HardSampleSampler:
     A round has a pool: ``per_identity`` images of each identity, some of them again where an identity has fewer, each
     with the seed of its own augmentation. It has to be scored by the caller: ``keep`` takes the scores, and iteration
     then goes once through the ``ceil(share * N)`` hardest, seen with the very augmentation that they were scored with.
+    With ``share_of="identities"`` they are the ``ceil(share * per_identity)`` hardest of each identity.
 
     ``batches="shuffled"`` cuts the shuffled images into batches (the last one may be smaller, and a single image left
     over joins the batch before it, as batch norm cannot take it). ``"identities"`` composes them as
@@ -61,6 +63,7 @@ class HardSampleSampler:
         num_ids: P; a shuffled batch has P x K images.
         num_instances: K.
         share: part of the pool that is kept, in (0, 1].
+        share_of: ``"pool"`` or ``"identities"``.
         batches: ``"shuffled"`` or ``"identities"``.
         seed: non-negative seed of all rounds.
 
@@ -76,6 +79,7 @@ class HardSampleSampler:
         num_ids: int,
         num_instances: int,
         share: float = 0.5,
+        share_of: ShareOf = "pool",
         batches: Batching = "shuffled",
         seed: int = 0,
     ) -> None:
@@ -91,6 +95,8 @@ class HardSampleSampler:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         if not 0 < share <= 1:
             raise ValueError(f"share must be in (0, 1], got {share}")
+        if share_of not in get_args(ShareOf):
+            raise ValueError(f"share_of must be one of {', '.join(get_args(ShareOf))}, got {share_of!r}")
         if batches not in get_args(Batching):
             raise ValueError(f"batches must be one of {', '.join(get_args(Batching))}, got {batches!r}")
         self.labels = np.asarray(labels, dtype=np.int64)
@@ -100,6 +106,7 @@ class HardSampleSampler:
         self.num_ids = num_ids
         self.num_instances = num_instances
         self.share = share
+        self.share_of: ShareOf = share_of
         self.batches = batches
         self.seed = seed
         self._images = [np.flatnonzero(self.labels == label) for label in np.unique(self.labels)]
@@ -128,7 +135,7 @@ class HardSampleSampler:
         pool = self.pool()
         if len(scores) != len(pool):
             raise ValueError(f"scores: got {len(scores)}, expected one for each of {len(pool)} images")
-        kept = [pool[i] for i in hardest(scores, self.share)]
+        kept = [pool[i] for i in self._hardest(np.asarray(scores))]
         groups = self._shuffled(len(kept)) if self.batches == "shuffled" else self._by_identity(kept)
         self._plan = (self._epoch, [[kept[i] for i in group] for group in groups])
         return kept
@@ -142,12 +149,23 @@ class HardSampleSampler:
         """Batches of the round; before it has been scored, the batches of as many shuffled images."""
         if self._plan is not None and self.is_planned:
             return len(self._plan[1])
-        return len(self._shuffled(_kept(self.per_identity * len(self._images), self.share)))
+        groups, size = self._shape()
+        return len(self._shuffled(groups * _kept(size, self.share)))
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         if self._plan is None or not self.is_planned:
             raise RuntimeError(f"round {self._epoch} has no scores yet: call keep() first")
         return iter(self._plan[1])
+
+    def _shape(self) -> tuple[int, int]:
+        """How many groups a share is taken of, and the images of each."""
+        identities = len(self._images)
+        return (1, identities * self.per_identity) if self.share_of == "pool" else (identities, self.per_identity)
+
+    def _hardest(self, scores: NDArray[np.floating]) -> NDArray[np.int64]:
+        groups, size = self._shape()  # the pool is sorted by identities
+        parts = scores.reshape(groups, size)
+        return np.concatenate([start * size + hardest(part, self.share) for start, part in enumerate(parts)])
 
     def _shuffled(self, count: int) -> list[list[int]]:
         order = np.random.default_rng([self.seed, self._epoch, 1]).permutation(count).tolist()

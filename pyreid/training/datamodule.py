@@ -117,6 +117,7 @@ def _make_sampler(
             num_instances=settings.num_instances,
             seed=recipe.seed,
             epoch_of=settings.epoch_of,
+            cameras=[record.camid for record in images.records] if settings.across_cameras else None,
         )
     length = recipe.trainer.iterations_per_epoch
     return sampler if length is None else FixedLengthSampler(sampler, length * world)
@@ -131,6 +132,7 @@ def _make_hard_samples(recipe: Recipe, images: ImageDataset) -> HardSampleSample
         num_ids=recipe.sampler.num_ids,
         num_instances=recipe.sampler.num_instances,
         share=recipe.mining.share,
+        share_of=recipe.mining.share_of,
         batches=recipe.mining.batches,
         seed=recipe.seed,
     )

@@ -148,12 +148,12 @@ def _make_loss(settings: LossSettings, centers: Mapping[str, losses.CenterLoss],
     if isinstance(settings, TripletSettings):
         return losses.TripletLoss(margin=settings.margin, reduction=settings.reduction)
     if isinstance(settings, BatchHardTripletSettings):
-        return losses.BatchHardTripletLoss(margin=settings.margin)
+        return losses.BatchHardTripletLoss(margin=settings.margin, reduction=settings.reduction)
     if isinstance(settings, BatchSoftTripletSettings):
-        return losses.BatchSoftTripletLoss(margin=settings.margin)
+        return losses.BatchSoftTripletLoss(margin=settings.margin, reduction=settings.reduction)
     if isinstance(settings, CenterSettings):
         return centers[settings.embedding]
-    options = settings.model_dump(include={"smart", "margin", "final_margin", "margin_steps"})
+    options = settings.model_dump(include={"smart", "margin", "final_margin", "margin_steps", "detach_centers"})
     own = centers.get(settings.embedding)
     if isinstance(settings, PushSettings):
         return losses.PushLoss(own.centers if own is not None and settings.smart else None, **options)

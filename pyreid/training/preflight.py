@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import default_collate
 
 from pyreid.data import DatasetWarning, ReIDDataset, SampleKey
-from pyreid.data.records import JUNK_PID
+from pyreid.data.records import JUNK_PID, NO_CAMERA
 from pyreid.errors import DatasetError, PyreidError, RecipeError, TrainingError
 from pyreid.models import create_model, list_models
 from pyreid.models.base import ModelOutput, ReIDModel
@@ -28,7 +28,8 @@ def check_training_data(dataset: ReIDDataset, recipe: Recipe) -> None:
 
     Raises:
         DatasetError: no query can ever be answered.
-        RecipeError: the sampler asks for more identities, or more images, than there are.
+        RecipeError: the sampler asks for more identities, or more images, than there are, or for cameras of which
+            nothing is known.
 
     Warns:
         DatasetWarning: some queries have no match, or identities are in training and in testing.
@@ -45,6 +46,10 @@ def check_training_data(dataset: ReIDDataset, recipe: Recipe) -> None:
         raise RecipeError(
             f"'sampler.num_ids' is {settings.num_ids}, but the training split of {dataset.root} has only "
             f"{dataset.num_train_ids} identities"
+        )
+    if settings.across_cameras and any(record.camid == NO_CAMERA for record in dataset.train):
+        raise RecipeError(
+            f"'sampler.across_cameras' is true, but training images of {dataset.root} have no cameras; set it to false"
         )
     check_matches(dataset)
     shared = dataset.shared_ids

@@ -97,6 +97,10 @@ class Recipe(Settings):
             raise ValueError(
                 "mining composes its batches itself (mining.batches); leave sampler.batches and sampler.epoch_of out"
             )
+        if self.sampler.across_cameras:
+            raise ValueError(
+                "mining composes its batches itself, without regard to cameras; leave sampler.across_cameras out"
+            )
         if self.trainer.iterations_per_epoch is not None:
             raise ValueError(
                 "mining has rounds of its own length, but trainer.iterations_per_epoch is "

@@ -79,6 +79,21 @@ def test_one_pass_over_the_kept(epoch: int) -> None:
     assert len(sampler) == len(batches) == expected
 
 
+def test_a_share_of_each_identity() -> None:
+    sampler = make(share=0.5, share_of="identities")
+    expected = len(sampler)
+    pool, scores = sampler.pool(), np.random.default_rng(0).random(20)
+    scores[:5] += 9  # the first identity is harder than all others
+    kept = sampler.keep(scores)
+    assert Counter(LABELS[key.index] for key in kept) == dict.fromkeys(range(4), 3)  # of 5
+    for label in range(4):
+        own = range(5 * label, 5 * label + 5)
+        assert set(kept[3 * label : 3 * label + 3]) == {pool[i] for i in sorted(own, key=lambda i: -scores[i])[:3]}
+    assert len(sampler) == expected == 3
+    with pytest.raises(ValueError, match="share_of must be one of pool, identities, got 'all'"):
+        make(share_of="all")
+
+
 def test_a_single_image_joins_the_batch_before() -> None:
     sampler = make(share=0.45)
     sampler.keep(np.arange(20.0))

@@ -173,16 +173,24 @@ def test_vric_has_one_gallery_image_per_identity_and_no_filter(tmp_path: Path, i
     assert "query: 1 queries have no match in the gallery and are skipped: p_1.jpg" in warned("vric", tmp_path)
 
 
+def test_vric_cameras_may_count_from_zero(tmp_path: Path) -> None:
+    write_vric(tmp_path)
+    write_list(tmp_path / "vric_train.txt", "a_1.jpg 1 59", "a_2.jpg 1 0", "b_1.jpg 2 1")
+    dataset = load("vric", tmp_path)
+    assert [r.camid for r in dataset.train] == [59, 0, 1]
+    assert [r.camid for r in dataset.query] == [5, 6]
+
+
 def test_vric_faults(tmp_path: Path) -> None:
     write_vric(tmp_path)
     write_list(tmp_path / "vric_train.txt", "a_1.jpg 1 60", "a_2.jpg 1", "b_1.jpg 2 0", "c_1.jpg 2 1", "a_1.jpg 1 60")
     found = errors("vric", tmp_path)
     assert "vric_train.txt:2: 'a_2.jpg 1' does not have the form '000001.jpg 1 2' (name, identity, camera)" in found
-    assert "vric_train.txt:3: b_1.jpg is of camera 0, expected 1 or more" in found
+    assert "vric_train.txt:3: " not in found
     assert "vric_train.txt:4: " in found
     assert "c_1.jpg does not exist" in found
     assert "vric_train.txt:5: a_1.jpg is listed already in line 1" in found
-    assert "vric_train.txt: 2 images of the folder are not listed" in warned("vric", tmp_path)
+    assert "vric_train.txt: 1 images of the folder are not listed" in warned("vric", tmp_path)
 
 
 TEST_IMAGES = (*VERI["image_test"], "0002_c020_00030645_0.jpg", "0005_c003_00000010_0.jpg")

@@ -147,6 +147,15 @@ def test_a_round_is_of_the_hardest_by_the_recipes_terms(
     assert list(dict.fromkeys(levels[1:])) == [0, 0.25]
 
 
+def test_a_round_may_keep_a_share_of_each_identity(make_recipe: MakeRecipe, market: Path) -> None:
+    dataset = load_dataset("market1501", market)
+    recipe = make_recipe(*RMNET, "mining={per_identity: 4, share_of: identities}")
+    data = ReIDDataModule(dataset, recipe, ImageInput((32, 16), (0.5,) * 3, (0.2,) * 3))
+    assert data.hard_samples is not None
+    kept = data.hard_samples.keep(np.arange(24.0))
+    assert Counter(data.images.labels[key.index] for key in kept) == dict.fromkeys(range(6), 2)
+
+
 def test_rounds_of_identities_follow_recipe_and_seed(make_recipe: MakeRecipe, market: Path) -> None:
     dataset = load_dataset("market1501", market)
 

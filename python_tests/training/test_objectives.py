@@ -92,19 +92,28 @@ def test_every_kind_of_loss_is_made_with_its_settings(output: ModelOutput) -> No
         CenterSettings(type="center", embedding="a", distance="cosine", weight=0.3),
         CenterSettings(type="center", embedding="b", reduction="mean", center_lr=0.1),
         PushSettings(type="push", embedding="a", margin=0.5, final_margin=None),
-        PushSettings(type="push", embedding="b", smart=False),
+        PushSettings(type="push", embedding="b", smart=False, detach_centers=False),
         GlobPushSettings(type="glob_push", embedding="a", margin_steps=7),
+        BatchHardTripletSettings(type="batch_hard_triplet", embedding="a", margin=0.2, reduction="sum"),
+        BatchSoftTripletSettings(type="batch_soft_triplet", embedding="a", reduction="sum"),
     ]
     objective = Objective(settings, num_classes=3, widths={"a": 4, "b": 3})
     total, terms = objective(cosines, LABELS)
-    center, other, push, plain, glob = list(objective.terms)[3:]
+    center, other, push, plain, glob, *_ = list(objective.terms)[3:]
     expected = [
         losses.AMSoftmaxLoss(scale=8, margin=0.2)(cosines.logits["id"], LABELS),
         losses.ArcFaceLoss(scale=4, margin=0.1)(cosines.logits["id"], LABELS),
         losses.TripletLoss(0.4, reduction="mean_nonzero")(output.embeddings["a"], LABELS),
     ]
+    summed = [
+        losses.BatchHardTripletLoss(0.2, reduction="sum")(output.embeddings["a"], LABELS),
+        losses.BatchSoftTripletLoss(reduction="sum")(output.embeddings["a"], LABELS),
+    ]
     torch.testing.assert_close(terms[:3], torch.stack(expected))
-    weights = torch.tensor([1, 1, 1, 0.3, 0.0005, 1, 1, 1])
+    torch.testing.assert_close(terms[-2:], torch.stack(summed))
+    assert terms[-2] > losses.BatchHardTripletLoss(0.2)(output.embeddings["a"], LABELS)
+    assert [loss.detach_centers for loss in (push, plain, glob)] == [True, False, True]
+    weights = torch.tensor([1, 1, 1, 0.3, 0.0005, 1, 1, 1, 1, 1])
     torch.testing.assert_close(total, (weights * terms).sum())
     assert push.centers is glob.centers is center.centers
     assert plain.centers is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -59,6 +60,26 @@ def test_an_epoch_of_identities_has_each_once(make_recipe: MakeRecipe, market: P
     assert len(batches(make_recipe("sampler.epoch_of=images"), market, 0)) > 2, "there are two groups of each identity"
 
 
+def test_images_of_an_identity_from_all_cameras(make_recipe: MakeRecipe, market: Path) -> None:
+    dataset = load_dataset("market1501", market)
+
+    def cameras(*overrides: str) -> list[set[int]]:
+        drawn = [batch for epoch in range(4) for batch in batches(make_recipe(*overrides), market, epoch)]
+        pairs = [batch[i : i + 2] for batch in drawn for i in range(0, len(batch), 2)]
+        return [{dataset.train[index].camid for index in pair} for pair in pairs]
+
+    assert all(pair == {0, 1} for pair in cameras("sampler.across_cameras=true"))
+    assert not all(pair == {0, 1} for pair in cameras())
+
+
+def test_cameras_must_be_known(make_recipe: MakeRecipe, market: Path) -> None:
+    dataset = load_dataset("market1501", market)
+    blind = replace(dataset, train=tuple(replace(record, camid=-1) for record in dataset.train))
+    with pytest.raises(RecipeError, match=r"'sampler\.across_cameras' is true, but training images of .* no cameras"):
+        check_training_data(blind, make_recipe("sampler.across_cameras=true"))
+    check_training_data(blind, make_recipe())
+
+
 def test_too_few_images_for_a_shuffled_batch(make_recipe: MakeRecipe, market: Path) -> None:
     dataset = load_dataset("market1501", market)
     recipe = make_recipe(CLASSIFIED, "sampler={batches: shuffled, num_ids: 13, num_instances: 2}")
@@ -76,6 +97,14 @@ def test_too_few_images_for_a_shuffled_batch(make_recipe: MakeRecipe, market: Pa
         (
             (CLASSIFIED, "sampler.batches=shuffled", "sampler.epoch_of=identities"),
             "'sampler': epoch_of is 'identities', but batches is 'shuffled'",
+        ),
+        (
+            (CLASSIFIED, "sampler.batches=shuffled", "sampler.across_cameras=true"),
+            "'sampler': across_cameras is true, but batches is 'shuffled'",
+        ),
+        (
+            ("losses=[{type: am_softmax}]", "mining={}", "sampler.across_cameras=true"),
+            "without regard to cameras; leave sampler.across_cameras out",
         ),
         (
             ("losses=[{type: am_softmax}]", "mining={}", "sampler.epoch_of=identities"),

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from pyreid.data.layouts import DatasetFacts, Layout, Listing, tree_of
@@ -33,12 +34,9 @@ LISTS = {
 _LINE = re.compile(r"(?P<name>\S+\.jpg)\s+(?P<pid>\d+)\s+(?P<camera>\d+)", re.IGNORECASE)
 
 
-def _reader(folder: Path) -> Callable[[re.Match[str]], ImageRecord | str]:
-    def read(match: re.Match[str]) -> ImageRecord | str:
-        camera = int(match["camera"])
-        if camera < 1:
-            return f"{match['name']} is of camera {camera}, expected 1 or more"
-        return ImageRecord(path=folder / match["name"], pid=int(match["pid"]), camid=camera - 1)
+def _reader(folder: Path) -> Callable[[re.Match[str]], ImageRecord]:
+    def read(match: re.Match[str]) -> ImageRecord:
+        return ImageRecord(path=folder / match["name"], pid=int(match["pid"]), camid=int(match["camera"]))
 
     return read
 
@@ -53,6 +51,13 @@ def _scan(root: Path) -> Listing:
         expected = "'000001.jpg 1 2' (name, identity, camera)"
         splits[split] = scan.listed(root / list_name, _LINE, expected, _reader(root / folder))
         scan.note_unlisted(root / list_name, (record.path for record in splits[split]))
+    # Whether cameras count from 0 or from 1 is not stated either.
+    first = min((record.camid for records in splits.values() for record in records), default=0)
+    shift = min(first, 1)
+    splits = {
+        split: tuple(replace(record, camid=record.camid - shift) for record in records)
+        for split, records in splits.items()
+    }
     return scan.listing(
         root,
         train=splits["train"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StrictInt, StrictStr, model_validator
+from pydantic import Field, StrictBool, StrictInt, StrictStr, model_validator
 
 from pyreid.training.settings.base import (
     ImageSize,
@@ -104,17 +104,21 @@ class SamplerSettings(Settings):
 
     ``batches``: ``"identities"`` takes ``num_instances`` images of each of ``num_ids`` identities; ``"shuffled"`` takes
     the images in random order, for training without triplets. ``epoch_of`` says what an epoch of the former goes
-    through: ``"images"`` all images, group by group, or ``"identities"`` each identity once, as DaRe's authors do. Hard
-    sample mining composes its batches itself.
+    through: ``"images"`` all images, group by group, or ``"identities"`` each identity once, as DaRe's authors do.
+    ``across_cameras`` takes the images of an identity in a batch from as many cameras as possible. Hard sample mining
+    composes its batches itself.
     """
 
     num_ids: PositiveInt = 16
     num_instances: PositiveInt = 4
     batches: Literal["identities", "shuffled"] = "identities"
     epoch_of: Literal["images", "identities"] = "images"
+    across_cameras: StrictBool = False
 
     @model_validator(mode="after")
-    def _epochs_of_identities_need_them(self) -> SamplerSettings:
+    def _what_is_of_identities_needs_them(self) -> SamplerSettings:
+        if self.batches == "shuffled" and self.across_cameras:
+            raise ValueError("across_cameras is true, but batches is 'shuffled', which knows no identities")
         if self.batches == "shuffled" and self.epoch_of == "identities":
             raise ValueError("epoch_of is 'identities', but batches is 'shuffled', whose epoch has every image once")
         return self

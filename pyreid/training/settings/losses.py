@@ -25,6 +25,7 @@ class BatchHardTripletSettings(Settings):
     type: Literal["batch_hard_triplet"]
     embedding: StrictStr = "embedding"
     margin: NonNegativeFloat | None = 0.3
+    reduction: Literal["mean", "sum"] = "mean"
     weight: NonNegativeFloat = 1.0
 
 
@@ -34,6 +35,7 @@ class BatchSoftTripletSettings(Settings):
     type: Literal["batch_soft_triplet"]
     embedding: StrictStr = "embedding"
     margin: NonNegativeFloat | None = None
+    reduction: Literal["mean", "sum"] = "mean"
     weight: NonNegativeFloat = 1.0
 
 
@@ -87,17 +89,24 @@ class _PushSettings(Settings):
     margin: NonNegativeFloat = 0.15
     final_margin: NonNegativeFloat | None = 0.6
     margin_steps: PositiveInt = 40_000
+    detach_centers: StrictBool = True
     weight: NonNegativeFloat = 1.0
 
 
 class PushSettings(_PushSettings):
-    """Push loss between the identities of a batch (RMNet, eq. 4); ``smart`` needs a cosine center loss."""
+    """Push loss between the identities of a batch (RMNet, eq. 4); ``smart`` needs a cosine center loss.
+
+    ``detach_centers: false`` lets this loss move the centres, too.
+    """
 
     type: Literal["push"]
 
 
 class GlobPushSettings(_PushSettings):
-    """Push loss from the centres of the other identities (RMNet, eq. 5), which a cosine center loss owns."""
+    """Push loss from the centres of the other identities (RMNet, eq. 5), which a cosine center loss owns.
+
+    ``detach_centers: false`` lets this loss move the centres, too.
+    """
 
     type: Literal["glob_push"]
 

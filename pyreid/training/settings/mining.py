@@ -16,7 +16,8 @@ class MiningSettings(Settings):
 
     ``per_identity`` augmented images of every identity are scored by the present model, in evaluation mode, with the
     sum of the losses of the types ``terms``, each by image and with its weight in the recipe; ``share`` of the pool,
-    the images with the highest scores, are then seen once. ``batches``: ``"shuffled"`` cuts them into batches of
+    the images with the highest scores, are then seen once; with ``share_of: identities``, that share of the images of
+    each identity. ``batches``: ``"shuffled"`` cuts them into batches of
     sampler.num_ids x sampler.num_instances images, ``"identities"`` draws the sampler's groups from them, as triplet
     losses need.
 
@@ -28,6 +29,7 @@ class MiningSettings(Settings):
 
     per_identity: PositiveInt = 8
     share: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.5
+    share_of: Literal["pool", "identities"] = "pool"
     terms: Annotated[tuple[MinedTerm, ...], Field(min_length=1)] = ("am_softmax",)
     batches: Literal["shuffled", "identities"] = "shuffled"
     full_after: PositiveInt = 10
