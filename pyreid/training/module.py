@@ -58,7 +58,13 @@ class ReIDModule(L.LightningModule):
         # default_collate has turned the numbers of the samples into tensors.
         indices = torch.as_tensor(batch.index)
         self.pending.append(BatchRecord(batch_idx, loss.detach(), terms, indices))
-        return loss
+        return loss * self._share_of_step(batch_idx)
+
+    def _share_of_step(self, batch_idx: int) -> float:
+        """Lightning divides by ``trainer.accumulate`` also where the epoch's last step has fewer batches."""
+        accumulate, batches = self.recipe.trainer.accumulate, int(self.trainer.num_training_batches)
+        left = batches % accumulate
+        return accumulate / left if left and batch_idx >= batches - left else 1.0
 
     def on_train_epoch_start(self) -> None:
         """Switch dropout off where the recipe says so; it is no part of the weights, so a resumed run does it again."""

@@ -293,6 +293,9 @@ def test_accumulation_averages_the_gradients_of_its_batches(
     assert len(double) == -(-len(single) // 2)
     assert joined[0] == plain_batches[0] + plain_batches[1]
     torch.testing.assert_close(double[0], (single[0] + single[1]) / 2, rtol=1e-4, atol=1e-6)
+    fewer = len(single) + 1  # the only step of the epoch has a batch less than it could
+    (last,), _ = _gradients_of_steps(make_recipe(*fixed, f"trainer.accumulate={fewer}"), tmp_path / "last", monkeypatch)
+    torch.testing.assert_close(last, torch.stack(single).mean(0), rtol=1e-4, atol=1e-6)
 
 
 def test_schedule_drives_the_optimizer(make_recipe: MakeRecipe, tmp_path: Path) -> None:
