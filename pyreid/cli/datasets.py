@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from pyreid.data.layouts import DatasetFacts, Layout
 
 
+_WIDEST = 1000
+_WRAPPED = ("title", "protocol")
+
+
 def datasets(
     name: Annotated[str | None, typer.Argument(help="A data set, to see its folders, lists and protocol.")] = None,
 ) -> None:
@@ -37,12 +41,21 @@ def _number(value: int | None) -> str:
 
 
 def _print_table(console: Console, layouts: list[Layout]) -> None:
+    from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
-    table = Table(caption="published counts; 'pyreid datasets NAME' shows the folders and the protocol of one")
+    # As for recipes: where that needs more than the terminal is wide, the terminal breaks the lines, and no count is
+    # cut off.
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("name", "title", "train images", "ids", "query", "gallery", "cameras", "protocol"):
         numeric = heading in ("train images", "ids", "query", "gallery", "cameras")
-        table.add_column(heading, justify="right" if numeric else "left", no_wrap=heading == "name")
+        table.add_column(
+            heading.replace(" ", "\n"),
+            justify="right" if numeric else "left",
+            no_wrap=heading not in _WRAPPED,
+            overflow="fold",
+        )
     for layout in layouts:
         facts = layout.facts
         counts = (
@@ -58,7 +71,9 @@ def _print_table(console: Console, layouts: list[Layout]) -> None:
         )
         names = [protocol.name for protocol in (layout.protocol, *layout.alternatives)]
         table.add_row(layout.name, layout.title, *counts, " or ".join(names))
-    console.print(table)
+    least = Measurement.get(console, console.options.update(max_width=_WIDEST), table).minimum
+    Console(width=max(console.width, least)).print(table)
+    console.print("\npublished counts; 'pyreid datasets NAME' shows the folders and the protocol of one")
 
 
 def _print_layout(console: Console, layout: Layout) -> None:

@@ -59,6 +59,9 @@ def _plot(name: str, overrides: list[str], path: Path) -> None:
 
     recipe = load_recipe(name, overrides)
     figure = plot_schedule(schedule_curves(recipe), title=recipe.name)
+    known = sorted(figure.canvas.get_supported_filetypes())
+    if path.suffix[1:].lower() not in known:
+        raise typer.BadParameter(f"{path} ends in none of {', '.join(known)}", param_hint="--plot-schedule")
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=120))
 
 

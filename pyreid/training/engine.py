@@ -14,7 +14,7 @@ import torch
 
 from pyreid._files import write_text
 from pyreid.data import load_dataset
-from pyreid.errors import RecipeError, TrainingError
+from pyreid.errors import DatasetError, RecipeError, TrainingError
 from pyreid.training.devices import check_devices, device_of_rank, on_gpu
 from pyreid.training.early_stopping import has_stalled, is_finished
 from pyreid.training.last_evaluation import FurtherResults, check_further
@@ -85,7 +85,8 @@ def train(
     Args:
         recipe: see :func:`pyreid.training.load_recipe`; ``data.root`` must be set.
         output_dir: the folder of the run; see :mod:`pyreid.training.run_folder`.
-        resume: continue the run in ``output_dir`` after its last finished epoch.
+        resume: continue the run in ``output_dir`` after its last finished epoch; one that was interrupted in its first
+            starts anew.
         overwrite: replace the run in ``output_dir``.
         progress: show bars and a line per epoch.
 
@@ -127,6 +128,8 @@ def _train(
     from pyreid.training.callbacks import write_metrics
     from pyreid.training.randomness import seed_rank
 
+    if from_first(resume and not overwrite and folder.is_begun()):
+        resume, overwrite = False, True
     parts, error = None, None
     try:
         parts = _prepare(recipe, folder, ranks, resume, overwrite)
@@ -236,13 +239,18 @@ def open_dataset(recipe: Recipe) -> ReIDDataset:
         DatasetError: it is not there or incomplete.
     """
     from pyreid.data import list_datasets
+    from pyreid.data.registry import get_layout, missing_root
     from pyreid.training.recipe_errors import suggest
 
     if recipe.data.dataset not in list_datasets():
         raise RecipeError(f"'data.dataset' is {recipe.data.dataset!r}{suggest(recipe.data.dataset, list_datasets())}")
     if recipe.data.root is None:
         raise RecipeError(f"'data.root' is not set; give the folder of {recipe.data.dataset}: data.root=FOLDER")
-    return load_dataset(recipe.data.dataset, Path(recipe.data.root).expanduser())
+    root = Path(recipe.data.root).expanduser()
+    missing = missing_root(get_layout(recipe.data.dataset), root)
+    if missing is not None:
+        raise DatasetError(f"'data.root' is {recipe.data.root!r}: {missing}")
+    return load_dataset(recipe.data.dataset, root)
 
 
 def _fit(recipe: Recipe, folder: RunFolder, parts: _Parts, ranks: Ranks, progress: bool) -> TrainingResult:

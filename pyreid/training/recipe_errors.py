@@ -16,8 +16,6 @@ _EXPECTED = {
     "string_pattern_mismatch": "letters, digits and . + - _, in parts separated by /",
     "string_type": "text",
     "tuple_type": "a list",
-    "too_short": "more items",
-    "too_long": "fewer items",
 }
 
 
@@ -34,18 +32,21 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
     return "; ".join(shown[:_SHOWN]) + more
 
 
-def suggest(word: str, known: Sequence[str], *, prefix: str = "") -> str:
+def suggest(word: str, known: Sequence[str], *, prefix: str = "", command: str | None = None) -> str:
     """``"; did you mean 'x'?"`` for the closest of ``known``, or all of them when none is close.
 
     Args:
         word: what was given.
         known: what there is.
         prefix: put before a suggestion, so that it can be pasted.
+        command: what lists them all, for names too many for a line.
     """
     close = difflib.get_close_matches(word, known, n=2, cutoff=0.6)
     close = close or [name for name in known if len(word) > 2 and word in name]
     if close:
         return "; did you mean " + " or ".join(repr(prefix + name) for name in close) + "?"
+    if command is not None and known:
+        return f"; {command!r} lists all {len(known)}"
     return f"; expected one of {', '.join(known)}" if known else ""
 
 
@@ -71,6 +72,9 @@ def _describe_one(item: dict[str, Any], model: type[BaseModel]) -> str:
         return f"'{key}' is {_show(value)}; expected {context['expected']}"
     if kind == "model_type" or kind == "model_attributes_type" or kind == "dict_type":
         return f"'{key}' is {_show(value)}; expected a mapping of keys to values"
+    if kind in ("too_short", "too_long"):
+        count, bound = (context["min_length"], "least") if kind == "too_short" else (context["max_length"], "most")
+        return f"'{key}' is {_show(value)}; expected at {bound} {count} {'item' if count == 1 else 'items'}"
     return f"'{key}' is {_show(value)}; expected {_EXPECTED.get(kind) or _expectation(item['msg'])}"
 
 

@@ -60,7 +60,9 @@ def find_recipe(path_or_name: str | Path) -> Path:
     if len(matches) > 1:
         raise RecipeError(f"recipe {name!r} fits several: {', '.join(matches)}; give the whole name")
     if not matches:
-        raise RecipeError(f"no recipe file or name {name!r}{suggest(wanted, known)}")
+        if path.is_dir():
+            raise RecipeError(f"{path}: is a folder without recipe.yaml, so no run, and no recipe has that name")
+        raise RecipeError(f"no recipe file or name {name!r}{suggest(wanted, known, command='pyreid recipes')}")
     return next(f for folder in recipe_dirs() if (f := folder / f"{matches[0]}.yaml").is_file())
 
 

@@ -99,8 +99,12 @@ def train_repeatedly(
 
 def _begun(folders: Sequence[RunFolder], *, resume: bool, overwrite: bool) -> list[bool]:
     """Which runs have something to resume, as rank 0 sees it; an error if a run is in the way, before any starts."""
-    error = None
-    if not resume and not overwrite:
+    error, above = None, RunFolder(folders[0].root.parent)
+    if above.holds_a_run():
+        error = TrainingError(
+            f"output {above.root}: holds a single run already; choose another folder for those of --repeat"
+        )
+    elif not resume and not overwrite:
         held = next((folder for folder in folders if folder.holds_a_run()), None)
         if held is not None:
             error = TrainingError(

@@ -83,6 +83,15 @@ class RunFolder:
         """True when anything that a run writes is there."""
         return any(path.exists() for path in self._owned())
 
+    def is_begun(self) -> bool:
+        """True when a run was interrupted before the end of its first epoch, so that nothing of it can be resumed."""
+        of_epochs = (self.last_checkpoint, self.best_checkpoint, self.metrics_csv, self.metrics_json)
+        return self.recipe.is_file() and not any(path.exists() for path in of_epochs)
+
+    def holds_repeated_runs(self) -> bool:
+        """True when :func:`pyreid.training.train_repeatedly` has trained, or begun to, in this folder."""
+        return (self.root / "repeat.json").exists() or RunFolder(self.root / "run-1").recipe.exists()
+
     def check(self, *, resume: bool, overwrite: bool) -> None:
         """Refuse a folder that does not fit what is asked; nothing is changed.
 
@@ -93,7 +102,11 @@ class RunFolder:
             raise ValueError("resume and overwrite exclude each other; give one of them")
         if self.root.exists() and not self.root.is_dir():
             raise TrainingError(f"output {self.root}: is a file, expected a folder")
-        if resume and not self.last_checkpoint.is_file():
+        if self.holds_repeated_runs():
+            raise TrainingError(
+                f"output {self.root}: holds the folders of repeated runs; choose another folder, or give --repeat"
+            )
+        if resume and not self.last_checkpoint.is_file() and not self.is_begun():
             raise TrainingError(
                 f"output {self.root}: nothing to resume, {self.last_checkpoint} is missing (a run writes it at the end "
                 "of its first epoch); start without --resume, with --overwrite if files of a run are there"
@@ -101,7 +114,7 @@ class RunFolder:
         if not resume and not overwrite and self.holds_a_run():
             raise TrainingError(
                 f"output {self.root}: holds a run already; choose another folder, "
-                + ("continue it with --resume, " if self.last_checkpoint.is_file() else "")
+                + ("continue it with --resume, " if self.last_checkpoint.is_file() or self.is_begun() else "")
                 + "or replace it with --overwrite"
             )
 

@@ -60,6 +60,11 @@ def test_the_schedule_is_drawn(tmp_path: Path) -> None:
     for wrong in ([], ["safr/*"]):
         refused = CliRunner().invoke(app, [*wrong, "--plot-schedule", str(out)])
         assert refused.exit_code == 2
+    for name in ("schedule.txt", "schedule"):
+        refused = CliRunner().invoke(app, ["rmnet/market1501_light", "--plot-schedule", str(tmp_path / name)])
+        assert refused.exit_code == 2
+        assert "--plot-schedule" in refused.output
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_a_name_prints_a_recipe_that_loads(tmp_path: Path) -> None:

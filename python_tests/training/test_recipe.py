@@ -190,7 +190,8 @@ def test_a_new_type_drops_the_old_types_keys_whatever_the_order(make_recipe: Cal
         ("losses.1.type=batch_hard", r"'losses\.1\.type' is 'batch_hard'; did you mean 'batch_hard_triplet'"),
         ("losses.0.margin=1", r"unknown key 'losses\.0\.margin'"),
         ("losses.7.margin=1", r"override 'losses\.7\.margin=1': 'losses' is a list, expected an index 0\.\.1"),
-        ("losses=[]", r"'losses' is \[\]; expected more items"),
+        ("losses=[]", r"'losses' is \[\]; expected at least 1 item"),
+        ("data.size=[64, 32, 3]", r"'data\.size' is \[64, 32, 3\]; expected at most 2 items"),
         ("data.size=64", r"'data\.size' is 64; expected a list"),
         ("data.flip.x=1", r"override 'data\.flip\.x=1': 'data\.flip' is 0\.5, which has no keys"),
         ("data.erasing.area=[0.5, 0.1]", r"'data\.erasing': area must be"),
@@ -244,6 +245,15 @@ def test_an_unknown_recipe_offers_close_names(tmp_path: Path) -> None:
         load_recipe("safr/veri776_smal")
     with pytest.raises(RecipeError, match=r"missing\.yaml: no such recipe file"):
         load_recipe(tmp_path / "missing.yaml")
+
+
+def test_a_name_like_no_other_says_what_lists_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RecipeError, match=r"no recipe file or name 'qqqq\.yaml'; 'pyreid recipes' lists all \d+$"):
+        load_recipe("qqqq.yaml")
+    (tmp_path / "qqqq").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match=r"^qqqq: is a folder without recipe\.yaml"):
+        load_recipe("qqqq")
 
 
 def test_a_recipe_cannot_be_changed(make_recipe: Callable[..., Recipe]) -> None:

@@ -68,3 +68,10 @@ def test_wrong_numbers_are_named(make_recipe: MakeRecipe, tmp_path: Path) -> Non
         train_repeatedly(make_recipe(), output_dir=tmp_path, repeat=0)
     with pytest.raises(ValueError, match="the last seed is above"):
         train_repeatedly(make_recipe("seed=4294967295"), output_dir=tmp_path, repeat=2)
+
+
+def test_repeated_runs_do_not_go_into_the_folder_of_a_single_one(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("")
+    for options in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(TrainingError, match="holds a single run already; choose another folder"):
+            train_repeatedly(make_recipe(), output_dir=tmp_path, repeat=2, progress=False, **options)

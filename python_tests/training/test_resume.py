@@ -138,15 +138,23 @@ def test_resuming_a_finished_run_gives_its_result(make_recipe: MakeRecipe, tmp_p
     assert again.last_checkpoint.stat().st_mtime_ns == before
 
 
-def test_a_run_interrupted_in_its_first_epoch_has_nothing_to_resume(
+def test_a_run_interrupted_in_its_first_epoch_starts_anew(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupt(monkeypatch, make_recipe(), tmp_path / "run", epoch=0, batch=1)
-    with pytest.raises(TrainingError, match=r"nothing to resume, .*last\.ckpt is missing"):
-        run(make_recipe(), tmp_path / "run", resume=True)
-    with pytest.raises(TrainingError, match="holds a run already"):
+    with pytest.raises(TrainingError, match=r"holds a run already; .*--resume"):
         run(make_recipe(), tmp_path / "run")
-    run(make_recipe(), tmp_path / "run", overwrite=True)
+    run(make_recipe(), tmp_path / "run", resume=True)
+    events = list((tmp_path / "run/tensorboard").glob("events*"))
+    assert len(events) == 1, "nothing of the first attempt is left"
+
+
+def test_a_run_without_its_checkpoint_is_not_begun_again(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    done = run(make_recipe("trainer.epochs=1"), tmp_path / "run")
+    done.last_checkpoint.unlink()
+    with pytest.raises(TrainingError, match=r"nothing to resume, .*last\.ckpt is missing"):
+        run(make_recipe("trainer.epochs=1"), tmp_path / "run", resume=True)
+    assert done.best_checkpoint.is_file()
 
 
 def test_nothing_to_resume_is_an_error_and_makes_nothing(make_recipe: MakeRecipe, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pyreid._files import write_atomically, write_json, write_text
+from pyreid.errors import TrainingError
 from pyreid.training.run_folder import RunFolder, write_csv
 
 
@@ -48,6 +49,17 @@ def test_csv_keeps_every_digit_and_leaves_gaps_empty(tmp_path: Path) -> None:
     value = 0.1 + 0.2
     write_csv(tmp_path / "m.csv", [{"a": 1, "b": value}, {"a": 2}], ["a", "b"])
     assert (tmp_path / "m.csv").read_text() == f"a,b\n1,{value!r}\n2,\n"
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("file", ["repeat.json", "run-1/recipe.yaml"])
+def test_a_run_among_repeated_ones_is_refused(tmp_path: Path, file: str, resume: bool, overwrite: bool) -> None:
+    if resume and overwrite:
+        return
+    write_text(tmp_path / file, "")
+    with pytest.raises(TrainingError, match="holds the folders of repeated runs; choose another folder, or give --rep"):
+        RunFolder(tmp_path).check(resume=resume, overwrite=overwrite)
 
 
 def test_clear_deletes_only_what_a_run_writes(tmp_path: Path) -> None:
