@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import json
@@ -202,6 +203,21 @@ def import_openvino() -> Any:
     return importlib.import_module("openvino")
 
 
+def openvino_core() -> Any:
+    """The one ``openvino.Core`` of this process, which stays for good.
+
+    A Core that compiles for the CPU sets the thread's stack for signals, and puts back the one before when it goes. Of
+    two Cores, of which the first goes first, the second would put back the memory of the first, which is no longer
+    there, and the next signal (Ctrl-C, the end of a child process) would kill the process.
+    """
+    return _core_of(os.getpid())
+
+
+@functools.cache
+def _core_of(process: int) -> Any:
+    return import_openvino().Core()
+
+
 def _open_onnx(path: Path) -> tuple[dict[str, str], Run]:
     require("onnxruntime", extra="export")
     import onnxruntime
@@ -223,14 +239,13 @@ def _open_onnx(path: Path) -> tuple[dict[str, str], Run]:
 
 
 def _open_openvino(path: Path) -> tuple[dict[str, str], Run]:
-    openvino = import_openvino()
     config = {
         "INFERENCE_PRECISION_HINT": "f32",  # some processors would get bfloat16
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
     try:
-        core = openvino.Core()
+        core = openvino_core()
         graph = core.read_model(path)
         request = core.compile_model(graph, "CPU", config).create_infer_request()
     except RuntimeError as error:
