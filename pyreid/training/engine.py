@@ -170,6 +170,7 @@ def _run_id(recipe: Recipe, checkpoint: dict[str, Any] | None) -> str | None:
 
 def _prepare(recipe: Recipe, folder: RunFolder, ranks: Ranks, resume: bool, overwrite: bool) -> _Parts:
     """Everything that can fail before the first step; no file is written."""
+    from pyreid.training.custom_losses import check_custom_losses
     from pyreid.training.datamodule import ReIDDataModule, image_input
     from pyreid.training.loggers import check_logger
     from pyreid.training.objectives import Objective, needs_classifier
@@ -203,6 +204,7 @@ def _prepare(recipe: Recipe, folder: RunFolder, ranks: Ranks, resume: bool, over
         )
     widths = check_losses(model, data, recipe, num_classes=num_classes)
     objective = Objective(recipe.losses, num_classes=num_classes, widths=widths, weighting=recipe.loss_weighting)
+    check_custom_losses(objective, model, data, recipe.sampler)
     facts |= {
         "num_classes": num_classes,
         "fingerprint": fingerprint(dataset),

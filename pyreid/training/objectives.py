@@ -12,14 +12,18 @@ from torch import Tensor, nn
 from pyreid import losses
 from pyreid.errors import RecipeError
 from pyreid.losses import WeightedSum
+from pyreid.training.custom_losses import evaluate_custom_loss, make_custom_loss
 from pyreid.training.recipe_errors import suggest
+from pyreid.training.references import split_reference
 from pyreid.training.settings.losses import (
     AMSoftmaxSettings,
     ArcFaceSettings,
     BatchHardTripletSettings,
     BatchSoftTripletSettings,
+    BuiltInSettings,
     CenterSettings,
     CrossEntropySettings,
+    CustomSettings,
     LossSettings,
     LossWeighting,
     PushSettings,
@@ -64,14 +68,25 @@ class Objective(nn.Module):
         Returns:
             The weighted sum (scalar, float32), and the terms (number of losses,), detached.
         """
-        terms = [term(pick(output, item), labels) for item, term in zip(self.settings, self.terms, strict=True)]
+        terms = [
+            evaluate_custom_loss(term, pick(output, item), labels)
+            if isinstance(item, CustomSettings)
+            else term(pick(output, item), labels)
+            for item, term in zip(self.settings, self.terms, strict=True)
+        ]
         return self.sum(terms), torch.stack(terms).detach()
 
 
 def term_names(settings: Sequence[LossSettings]) -> tuple[str, ...]:
-    """A column name for every loss: its type, with the output's name and then a number where needed to tell apart."""
-    types = Counter(item.type for item in settings)
-    names = [item.type if types[item.type] == 1 else f"{item.type}_{_source(item)}" for item in settings]
+    """A column name for every loss: its type, with the output's name and then a number where needed to tell apart.
+
+    That of a custom loss has the name of its class besides, as in ``custom_MyLoss``.
+    """
+    kinds = [_kind(item) for item in settings]
+    types = Counter(kinds)
+    names = [
+        kind if types[kind] == 1 else f"{kind}_{_source(item)}" for kind, item in zip(kinds, settings, strict=True)
+    ]
     counts = Counter(names)
     seen: Counter[str] = Counter()
     result = []
@@ -114,7 +129,11 @@ def needs_classifier(settings: Sequence[LossSettings]) -> bool:
 
 
 def _takes_logits(settings: LossSettings) -> bool:
-    return hasattr(settings, "logits")
+    return getattr(settings, "logits", None) is not None
+
+
+def _kind(settings: LossSettings) -> str:
+    return f"custom_{split_reference(settings.loss)[1]}" if isinstance(settings, CustomSettings) else settings.type
 
 
 def _source(settings: LossSettings) -> str:
@@ -135,10 +154,15 @@ def _make_losses(settings: Sequence[LossSettings], *, num_classes: int, widths: 
         for item in settings
         if isinstance(item, CenterSettings)
     }
-    return [_make_loss(item, centers, num_classes=num_classes) for item in settings]
+    return [
+        make_custom_loss(item, index=index)
+        if isinstance(item, CustomSettings)
+        else _make_loss(item, centers, num_classes=num_classes)
+        for index, item in enumerate(settings)
+    ]
 
 
-def _make_loss(settings: LossSettings, centers: Mapping[str, losses.CenterLoss], *, num_classes: int) -> nn.Module:
+def _make_loss(settings: BuiltInSettings, centers: Mapping[str, losses.CenterLoss], *, num_classes: int) -> nn.Module:
     if isinstance(settings, CrossEntropySettings):
         return losses.LabelSmoothingCrossEntropy(eps=settings.smoothing, mode=settings.mode, num_classes=num_classes)
     if isinstance(settings, AMSoftmaxSettings):

@@ -135,7 +135,7 @@ def check_losses(model: ReIDModel, data: ReIDDataModule, recipe: Recipe, *, num_
     probe = copy.deepcopy(model).train()
     height, width = batch.image.shape[2:]
     try:
-        output = _forward(probe, batch.image)
+        output = forward_once(probe, batch.image)
     except RuntimeError as error:
         raise RecipeError(
             f"'data.size' is [{height}, {width}], with which model {recipe.model.name} fails: {error}"
@@ -151,7 +151,7 @@ def check_losses(model: ReIDModel, data: ReIDDataModule, recipe: Recipe, *, num_
     return {name: int(value.shape[1]) for name, value in output.embeddings.items()}
 
 
-def _forward(model: ReIDModel, images: torch.Tensor) -> ModelOutput:
+def forward_once(model: ReIDModel, images: torch.Tensor) -> ModelOutput:
     """The output in training, always with the same dropout, and without a trace in the random state."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(0)  # torch.manual_seed would also set those of the accelerators
@@ -177,7 +177,7 @@ def _check_cosines(model: ReIDModel, images: torch.Tensor, output: ModelOutput, 
     with torch.no_grad():
         for parameter in classifier.parameters() if isinstance(classifier, torch.nn.Module) else ():
             parameter.mul_(3)
-    longer = _forward(model, images)
+    longer = forward_once(model, images)
     for index, item in wanted:
         before, after = output.logits[item.logits].float(), longer.logits[item.logits].float()
         largest = float(before.abs().max())

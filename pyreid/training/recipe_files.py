@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from pyreid.errors import RecipeError
 from pyreid.training.recipe import Recipe
 from pyreid.training.recipe_errors import describe, suggest
+from pyreid.training.references import anchor_losses
 
 
 def recipe_dirs() -> list[Path]:
@@ -171,7 +172,7 @@ def _read_with_bases(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
     if resolved in chain:
         names = " -> ".join(item.name for item in (*chain[chain.index(resolved) :], resolved))
         raise RecipeError(f"recipe {chain[0]}: the base files go in a circle: {names}")
-    content = _read(path)
+    content = anchor_losses(_read(path), path)
     bases = content.pop("base", [])
     if isinstance(bases, str):
         bases = [bases]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from pyreid.errors import TrainingError
 from pyreid.training.recipe import Recipe
+from pyreid.training.references import comparable_reference
 
 # Keys that may differ between a run and its continuation: they do not change what is learned.
 FREE_KEYS = (
@@ -85,9 +87,12 @@ def check_resumable(
 
 
 def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Dotted keys, with both values, in which two dumped recipes differ; free keys are left out."""
+    """Dotted keys, with both values, in which two dumped recipes differ; free keys are left out.
+
+    The folder of a custom loss's file is free, too.
+    """
     old, new = dict(_flatten(before)), dict(_flatten(after))
-    keys = [key for key in {**old, **new} if old.get(key, _ABSENT) != new.get(key, _ABSENT) and not _is_free(key)]
+    keys = [key for key in {**old, **new} if _differ(key, old.get(key, _ABSENT), new.get(key, _ABSENT))]
     return [f"{key} (was {old.get(key, _ABSENT)!r}, is {new.get(key, _ABSENT)!r})" for key in keys]
 
 
@@ -97,6 +102,12 @@ class _Absent:
 
 
 _ABSENT = _Absent()
+
+
+def _differ(key: str, before: Any, after: Any) -> bool:
+    if re.fullmatch(r"losses\.\d+\.loss", key) and isinstance(before, str) and isinstance(after, str):
+        return comparable_reference(before) != comparable_reference(after)
+    return bool(before != after) and not _is_free(key)
 
 
 def _is_free(key: str) -> bool:

@@ -32,10 +32,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::pyreid.data.DatasetWarning")
 
 MakeRecipe = Callable[..., Recipe]
 
-# Own centres, a growing margin and balanced weights: all that the trainer itself has to keep equal.
+# Own centres, a growing margin, a loss of the user's own with a parameter, and balanced weights: all that the trainer
+# itself has to keep equal.
 LOSSES = (
     "losses=[{type: am_softmax}, {type: center, distance: cosine, embedding: local}, "
-    "{type: glob_push, embedding: local, margin_steps: 9}, {type: push, embedding: local, margin_steps: 9}]"
+    "{type: glob_push, embedding: local, margin_steps: 9}, {type: push, embedding: local, margin_steps: 9}, "
+    "{type: custom, loss: 'python_tests.training.own_loss:Spread', embedding: local}]"
 )
 CENTRES = (
     "model.overrides={logit_scale: 1.0}",
@@ -183,6 +185,7 @@ def test_all_ranks_end_with_the_same_bits(folder: Path, seen: list[dict[str, Any
     assert_same(dict(saved(folder, run)["state_dict"]), seen[0][run])
     if run == "centres":
         assert any("centers" in name or "objective" in name for name in seen[0][run])
+        assert seen[0][run]["objective.terms.4.scale"] != 2, "the parameter of a custom loss learns"
 
 
 def test_ranks_take_every_other_batch_of_the_plan(folder: Path, seen: list[dict[str, Any]]) -> None:

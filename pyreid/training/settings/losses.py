@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictBool, StrictStr
+from pydantic import AfterValidator, Field, StrictBool, StrictStr, model_validator
 
+from pyreid.training.references import absolute_reference
 from pyreid.training.settings.base import NonNegativeFloat, PositiveFloat, PositiveInt, Settings
 
 
@@ -111,7 +112,30 @@ class GlobPushSettings(_PushSettings):
     type: Literal["glob_push"]
 
 
-LossSettings = Annotated[
+class CustomSettings(Settings):
+    """A loss of the user's own: an ``nn.Module`` that is called with one output of the model and the labels (N,).
+
+    ``loss`` is ``FILE.py:NAME`` or ``package.module:NAME``, where NAME is the class, or a function that returns a
+    module; it gets ``options`` by their names. A relative FILE lies beside the recipe's file or in the working
+    directory; the recipe holds it as an absolute one. Parameters of the loss are trained by the recipe's optimiser.
+    """
+
+    type: Literal["custom"]
+    loss: Annotated[StrictStr, AfterValidator(absolute_reference)]
+    embedding: StrictStr | None = None
+    logits: StrictStr | None = None
+    options: dict[StrictStr, Any] = Field(default_factory=dict)
+    weight: NonNegativeFloat = 1.0
+
+    @model_validator(mode="after")
+    def _one_input(self) -> CustomSettings:
+        if (self.embedding is None) == (self.logits is None):
+            got = "none" if self.embedding is None else f"embedding {self.embedding!r} and logits {self.logits!r}"
+            raise ValueError(f"expected either embedding or logits, the input of the loss; got {got}")
+        return self
+
+
+BuiltInSettings = (
     CrossEntropySettings
     | AMSoftmaxSettings
     | ArcFaceSettings
@@ -120,9 +144,9 @@ LossSettings = Annotated[
     | BatchSoftTripletSettings
     | CenterSettings
     | PushSettings
-    | GlobPushSettings,
-    Field(discriminator="type"),
-]
+    | GlobPushSettings
+)
+LossSettings = Annotated[BuiltInSettings | CustomSettings, Field(discriminator="type")]
 
 
 class LossWeighting(Settings):
