@@ -10,7 +10,10 @@ import json
 import re
 from pathlib import Path
 
-from ._timing import RESULTS, Row
+from pyreid.inference.parity import round_down
+
+from ._timing import EAGER, RESULTS, Row
+from .bench_models import is_refused
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "operators.md"
 DEPLOYMENT = DOCUMENT.with_name("deployment.md")
@@ -40,28 +43,37 @@ def table(rows: list[Row], op: str) -> str:
 
 def model_table(rows: list[Row]) -> str:
     """Whole networks on the CPU: images per second of each form, alone and in the largest batch, and bytes on disk."""
-    forms: dict[tuple[str, str, str, str], dict[int, Row]] = {}
+    models: dict[tuple[str, str], dict[tuple[str, str], dict[int, Row]]] = {}
     for r in rows:
         if not r["device"].startswith("NVIDIA"):
-            forms.setdefault((r["device"], r["model"], r["form"], r["dtype"]), {})[r["batch"]] = r
-    batches = sorted({batch for by_batch in forms.values() for batch in by_batch})
+            found = models.setdefault((r["device"], r["model"]), {})
+            found.setdefault((r["form"], r["dtype"]), {})[r["batch"]] = r
+    batches = sorted({r["batch"] for r in rows})
     lines = [
-        "| device | model | parameters | MACs | form | numbers | MB | "
+        "| model | parameters | MACs | form | MB | "
         + " | ".join(f"images/s, batch {batch}" for batch in batches)
-        + " |",
-        "|---" * (7 + len(batches)) + "|",
+        + " | int8 cosine |",
+        "|---" * (6 + len(batches)) + "|",
     ]
-    eager_first = ("torch eager", "torch eager, folded", "torch.compile")
-    for (device, model, form, dtype), found in sorted(
-        forms.items(), key=lambda item: (item[0][0], item[0][1], item[0][2] not in eager_first, item[0])
-    ):
-        one = next(iter(found.values()))
-        speeds = (f"{found[batch]['images_per_second']:.0f}" if batch in found else "-" for batch in batches)
-        lines.append(
-            f"| {device} | {model} | {one['params'] / 1e6:.2f} M | {one['macs'] / 1e9:.3f} G | {form} | {dtype} "
-            f"| {one['size_bytes'] / 1e6:.2f} | {' | '.join(speeds)} |"
-        )
-    return "\n".join(lines) + "\n"
+    for (_, model), forms in sorted(models.items()):
+        for form, dtype in sorted(forms, key=_place_of_form):
+            found = forms[form, dtype]
+            one = next(iter(found.values()))
+            speeds = (f"{found[batch]['images_per_second']:.0f}" if batch in found else "-" for batch in batches)
+            similarity = one.get("similarity")
+            cosine = "" if similarity is None else round_down(similarity, 4) + (" *" if is_refused(one) else "")
+            lines.append(
+                f"| {model} | {one['params'] / 1e6:.2f} M | {one['macs'] / 1e9:.3f} G | {form}"
+                f"{' int8' if dtype == 'int8' else ''} | {one['size_bytes'] / 1e6:.2f} | {' | '.join(speeds)} "
+                f"| {cosine} |"
+            )
+    devices = ", ".join(sorted({f"{r['device']}, torch {r['torch']}" for r in rows}))
+    return "\n".join(lines) + f"\n\nMeasured on {devices}.\n"
+
+
+def _place_of_form(form: tuple[str, str]) -> tuple[int, str, str]:
+    name, dtype = form
+    return 0 if name == EAGER else 1 if "torch" in name else 2, name, dtype
 
 
 def _time(milliseconds: float) -> str:

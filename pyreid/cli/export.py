@@ -89,14 +89,16 @@ def export(
 
 def _write_float(network: nn.Module, out: Path, options: dict[str, Any], paths: list[Path] | None) -> None:
     from pyreid.inference import export_onnx, export_openvino
+    from pyreid.inference.parity import round_down
 
     write = export_onnx if out.suffix == ".onnx" else export_openvino
     report = write(network, out, images=paths, **options)
     height, width = report.info.input_size
+    drawn = report.parity.images - len(paths or ())
     print(
         f"{out}: {report.info.model}, {height}x{width}, embedding {report.info.embedding_dim}, "
-        f"{report.size_bytes / 1e6:.1f} MB; cosine similarity to PyTorch at least {report.parity.cosine:.6f} on "
-        f"{report.parity.images} images"
+        f"{report.size_bytes / 1e6:.2f} MB; cosine similarity to PyTorch at least "
+        f"{round_down(report.parity.cosine, 6)} on {_number_given(report.parity.images - drawn, drawn)}"
     )
 
 
@@ -106,13 +108,18 @@ def _write_int8(
     from tempfile import TemporaryDirectory
 
     from pyreid.inference import export_onnx, quantize_int8
+    from pyreid.inference.quantize import describe
 
     with TemporaryDirectory(prefix="pyreid-") as folder:
         source = Path(folder) / "float32.onnx"
         export_onnx(network, source, images=paths[:8] if paths else None, **options)
         report = quantize_int8(source, out, calibration_images=paths, min_similarity=min_similarity)
+    layers = f"{report.layers - report.float_layers} of {report.layers} layers"
     print(
-        f"{out}: int8, {report.size_bytes / 1e6:.1f} MB instead of {report.float_size_bytes / 1e6:.1f} MB; cosine "
-        f"similarity to float32 at least {report.parity.cosine:.4f}, {report.parity.mean_cosine:.4f} on average, on "
-        f"{report.parity.images} images that did not calibrate it"
+        f"{out}: int8 in {layers}, {report.size_bytes / 1e6:.2f} MB instead of {report.float_size_bytes / 1e6:.2f} MB; "
+        f"cosine similarity to float32: {describe(report.calibration, report.test)}"
     )
+
+
+def _number_given(given: int, drawn: int) -> str:
+    return f"{given} given and {drawn} drawn images" if given else f"{drawn} drawn images"

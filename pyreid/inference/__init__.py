@@ -10,9 +10,10 @@ from pyreid.inference.extractor import FeatureExtractor
 from pyreid.inference.fold import FoldReport, fold_batch_norm, fold_report
 from pyreid.inference.images import ImageInput
 from pyreid.inference.parity import Parity, Tolerance
-from pyreid.inference.quantize import QuantizeReport, quantize_int8
+from pyreid.inference.quantize import ComparedImages, QuantizeReport, quantize_int8
 
 __all__ = [
+    "ComparedImages",
     "ExportReport",
     "ExportedInfo",
     "ExportedModel",

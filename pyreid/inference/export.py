@@ -26,6 +26,7 @@ from pyreid.inference.exported import (
     exported_files,
     import_openvino,
     open_exported,
+    openvino_core,
 )
 from pyreid.inference.extractor import FeatureExtractor
 from pyreid.inference.fold import fold_batch_norm
@@ -36,7 +37,7 @@ from pyreid.ops import reference
 
 OPSET = 18  # the first that torch writes without a converter; holds GridSample, of opset 16
 _CHECKED_IMAGES = 8
-_CHECKED_BATCH = 3  # leaves a smaller batch at the end, which a fixed batch would refuse
+CHECKED_BATCH = 3  # leaves a smaller batch at the end, which a fixed batch would refuse
 _DEFAULT_TOLERANCE = Tolerance()
 
 
@@ -137,7 +138,7 @@ def export_onnx(
     info = _describe(original, look, name=name, preprocessing=preprocessing, dynamic_batch=dynamic_batch)
     shown = _images_to_check(images, look.size)
     expected = FeatureExtractor(
-        original, device="cpu", size=look.size, mean=look.mean, std=look.std, batch_size=_CHECKED_BATCH
+        original, device="cpu", size=look.size, mean=look.mean, std=look.std, batch_size=CHECKED_BATCH
     )(shown)
     inner = fold_batch_norm(original, input_size=look.size) if fold else original
     deployed = _Deployed(inner, look, preprocessing=preprocessing).eval()
@@ -146,7 +147,7 @@ def export_onnx(
         written = Path(folder) / "model.onnx"
         onnx.save(graph, written)
         parity = compare_file(written, shown, expected, tolerance, what=str(path))
-        put_in_place(written, path)
+        put_exported_in_place(written, path)
     return ExportReport(path=path, info=info, parity=parity, opset=opset, size_bytes=files_size(path))
 
 
@@ -181,30 +182,29 @@ def export_openvino(
         source = Path(folder) / "model.onnx"
         first = export_onnx(model, source, images=images, tolerance=tolerance, **options)
         shown = _images_to_check(images, first.info.input_size)
-        expected = FeatureExtractor(source, batch_size=_CHECKED_BATCH)(shown)
-        parity = onnx_to_openvino(source, path, images=shown, expected=expected, tolerance=tolerance)
+        expected = FeatureExtractor(source, batch_size=CHECKED_BATCH)(shown)
+        written = onnx_to_openvino_file(source, Path(folder) / "model.xml")
+        parity = compare_file(written, shown, expected, tolerance, what=str(path))
+        put_exported_in_place(written, path)
     return ExportReport(path=path, info=first.info, parity=parity, opset=first.opset, size_bytes=files_size(path))
 
 
-def onnx_to_openvino(source: Path, path: Path, *, images: Any, expected: Any, tolerance: Tolerance) -> Parity:
-    """Convert an exported ``.onnx`` file, float32 or int8, to ``path``, an ``.xml`` file with a ``.bin`` beside it.
-
-    Raises :class:`~pyreid.errors.ExportError`, and leaves no file, where the embeddings of ``images`` differ from those
-    that are expected.
-    """
+def onnx_to_openvino_file(source: Path, path: Path) -> Path:
+    """Convert an exported ``.onnx`` file, float32 or int8, to ``path``, an ``.xml`` file with a ``.bin`` beside it."""
     openvino = import_openvino()
-    with tempfile.TemporaryDirectory(prefix="pyreid-") as folder:
-        written = Path(folder) / "model.xml"
-        graph = openvino.Core().read_model(source)
-        for key, value in open_exported(source).info.to_metadata().items():
-            graph.set_rt_info(value, [PREFIX, key])
-        openvino.save_model(graph, written, compress_to_fp16=False)
-        parity = compare_file(written, images, expected, tolerance, what=str(path))
-        # At any moment an .xml file that is there belongs to the .bin file beside it.
+    graph = openvino_core().read_model(source)
+    for key, value in open_exported(source).info.to_metadata().items():
+        graph.set_rt_info(value, [PREFIX, key])
+    openvino.save_model(graph, path, compress_to_fp16=False)
+    return path
+
+
+def put_exported_in_place(written: Path, path: Path) -> None:
+    """:func:`put_in_place` for all files; at any moment an ``.xml`` that is there belongs to the ``.bin`` beside it."""
+    if path.suffix == ".xml":
         path.unlink(missing_ok=True)
-        for suffix in (".bin", ".xml"):
-            put_in_place(written.with_suffix(suffix), path.with_suffix(suffix))
-    return parity
+        put_in_place(written.with_suffix(".bin"), path.with_suffix(".bin"))
+    put_in_place(written, path)
 
 
 def put_in_place(written: Path, path: Path) -> None:
@@ -227,7 +227,7 @@ def files_size(path: Path) -> int:
 
 def compare_file(path: Path, images: Any, expected: Any, tolerance: Tolerance, *, what: str) -> Parity:
     """Embed images with an exported file and raise unless they are as expected; see :func:`check_parity`."""
-    parity = measure_parity(expected, FeatureExtractor(path, batch_size=_CHECKED_BATCH)(images))
+    parity = measure_parity(expected, FeatureExtractor(path, batch_size=CHECKED_BATCH)(images))
     check_parity(parity, tolerance, what)
     return parity
 

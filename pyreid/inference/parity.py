@@ -96,5 +96,13 @@ def check_parity(parity: Parity, tolerance: Tolerance, what: str) -> None:
         difference += f" (expected at most {tolerance.difference})"
     raise ExportError(
         f"{what}: the embeddings of {parity.images} images differ from the model's: lowest cosine similarity "
-        f"{parity.cosine:.6f} (expected at least {tolerance.cosine}), {difference}"
+        f"{round_down(parity.cosine, 6)} (expected at least {tolerance.cosine}), {difference}"
     )
+
+
+def round_down(value: float, digits: int) -> str:
+    """A similarity for people, never better than it is: 0.99996 is 0.9999 in four digits, and only 1 is 1.0000."""
+    if not math.isfinite(value):
+        return str(value)
+    # What 12 digits cannot tell from the next step is that step: 0.29 * 100 is 28.999999999999996.
+    return f"{math.floor(round(value * 10**digits, 12 - digits)) / 10**digits:.{digits}f}"

@@ -11,13 +11,23 @@ from torch import nn
 import pyreid
 from pyreid.models import list_models, rmnet
 
-# One of each kind of layer and operator; exporting any of the others takes longer than ten seconds.
-QUICK = ("rmnet", "safr_small", "trinet_r18")
+# What no small backbone stands for: grouped convolutions, a DenseNet, three networks in one.
+SLOW = ("cw_se_resnext50", "dare_d201", "trinet_ensemble")
 
 
-def every_model(quick: tuple[str, ...] = QUICK) -> list[Any]:
-    """The registered names as parameters; all that are not quick have the mark ``slow``."""
-    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in list_models()]
+def every_model() -> list[Any]:
+    """The registered names as parameters; those that stay large have the mark ``slow``."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in list_models()]
+
+
+def small_overrides(name: str) -> dict[str, Any]:
+    """What makes a model of the zoo small and leaves every kind of layer in it: fewer blocks, a tiny ResNet."""
+    if name == "dare_d201":
+        return {"backbone": "densenet121"}
+    if name.startswith("compact_reid"):
+        return {"repeats1": 1, "repeats2": 0, "repeats3": 0}
+    own = ("trinet_ensemble", "hacnn", "rmnet", "safr_micro", "cw_mobilenet", "cw_se_resnext", "shufflenet")
+    return {} if name.startswith(own) else {"backbone": "test_resnet"}
 
 
 def small_size(name: str) -> tuple[int, int]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import ctypes
+import gc
 import pickle
 import sys
 from pathlib import Path
@@ -27,8 +29,7 @@ from pyreid.inference import (
 )
 from pyreid.inference.parity import measure_parity
 from pyreid.inference.sample_images import sample_images
-from pyreid.models import list_models
-from python_tests.inference.networks import every_model, shorten_rmnet, small_size, warmed_up
+from python_tests.inference.networks import every_model, shorten_rmnet, small_overrides, small_size, warmed_up
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -71,21 +72,24 @@ def agree(found: np.ndarray, expected: np.ndarray) -> None:
 
 @pytest.mark.parametrize("name", every_model())
 def test_every_model(name: str, tmp_path: Path, photos: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In ONNX Runtime and in OpenVINO, from one export. More of the same blocks would only take longer."""
     shorten_rmnet(monkeypatch)
-    model = warmed_up(name, num_classes=3)
+    overrides = small_overrides(name)
+    model = warmed_up(name, num_classes=3, **overrides)
     size = small_size(name)
     report = export_onnx(model, tmp_path / "m.onnx", input_size=size)
     assert report.info.embedding_dim == model.embedding_dim
-    assert report.info.model == name
+    assert overrides or report.info.model == name
     assert report.parity.difference < 5e-3  # of a spread that is small before training
     graph = onnx.load(report.path)
     onnx.checker.check_model(graph)
     assert {node.domain for node in graph.graph.node} <= {"", "ai.onnx"}, "plain operators only"
-    assert report.size_bytes < 5 * sum(parameter.numel() for parameter in model.parameters())
+    assert report.size_bytes < 5 * sum(parameter.numel() for parameter in model.parameters()) + 100_000
     expected = pyreid.FeatureExtractor(model, size=size)(photos)
     assert np.abs(expected - expected[0]).max() > 1e-3 * np.abs(expected).max()
-    for batch_size in (1, 3, 7):
-        agree(pyreid.FeatureExtractor(report.path, batch_size=batch_size)(photos), expected)
+    for path in (report.path, export.onnx_to_openvino_file(report.path, tmp_path / "m.xml")):
+        for batch_size in (1, 3, 7):
+            agree(pyreid.FeatureExtractor(path, batch_size=batch_size)(photos), expected)
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +291,7 @@ def test_without_the_extra(package: str, tiny: Tiny, tmp_path: Path, monkeypatch
 def test_wrong_files(tiny: Tiny, tmp_path: Path, photos: list[np.ndarray]) -> None:
     with pytest.raises(FileNotFoundError, match=r"model: no such file: .*gone\.onnx"):
         pyreid.FeatureExtractor(tmp_path / "gone.onnx")
-    with pytest.raises(TypeError, match=r"model: expected a name or .*\.onnx, \.xml file, got .*m\.pt2"):
+    with pytest.raises(FileNotFoundError, match=r"model: .*m\.pt2: no such folder or file"):
         pyreid.FeatureExtractor(tmp_path / "m.pt2")
     (tmp_path / "text.onnx").write_text("no graph")
     with pytest.raises(ExportError, match=r"text\.onnx is damaged or no ONNX file"):
@@ -301,7 +305,7 @@ def test_wrong_files(tiny: Tiny, tmp_path: Path, photos: list[np.ndarray]) -> No
         ({"size": (64, 32)}, "size: got"),
         ({"mean": (0, 0, 0)}, "mean: got"),
         ({"weights": "w.pt"}, "weights: got w.pt, but an exported file has its own"),
-        ({"device": "cuda"}, "device: got cuda, but an exported file runs on the cpu"),
+        ({"device": "cuda"}, "device: got cuda, but (an exported file runs on the cpu|there are 0 CUDA devices)"),
     ):
         with pytest.raises(ValueError, match=message):
             pyreid.FeatureExtractor(path, **options)
@@ -369,34 +373,6 @@ def test_swapped_channels_fail_on_images_that_cannot_show_it(
     model = pyreid.create_model("cw_mobilenet_v3_small").eval()  # untrained: its embeddings resemble each other
     with pytest.raises(ExportError, match="of the spread over the images"):
         export_onnx(model, tmp_path / "m.onnx", input_size=(64, 64), images=grey, preprocessing=True)
-
-
-# A small one of each family; on the way to OpenVINO the ONNX file is compared, too.
-FAMILIES: dict[str, dict[str, Any]] = {
-    "rmnet": {},
-    "hacnn": {},
-    "compact_reid_1x": {"repeats1": 1, "repeats2": 0, "repeats3": 0},
-    "safr_small": {"backbone": "test_resnet"},
-    "safr_micro": {},
-    "shufflenet_v2_plus_small": {"neck": "bn"},
-    "dare_r50": {"backbone": "test_resnet"},
-    "trinet_r18": {"backbone": "test_resnet"},
-    "cw_se_resnet18_gconcat": {"backbone": "test_resnet"},
-    "cw_mobilenet_v3_small": {},
-}
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_openvino_agrees_in_batches(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shorten_rmnet(monkeypatch)
-    model = warmed_up(name, **FAMILIES[name])
-    report = export_openvino(model, tmp_path / "m.xml", input_size=small_size(name))
-    assert report.parity.difference < 5e-3  # of a spread that is small before training
-
-
-def test_every_family_is_among_them() -> None:
-    families = {type(pyreid.create_model(name)) for name in FAMILIES}
-    assert {type(pyreid.create_model(name)) for name in list_models() if name != "trinet_ensemble"} <= families
 
 
 @pytest.mark.slow
@@ -474,6 +450,32 @@ def test_workers_of_a_loader_embed(suffix: str, tiny: Tiny, tmp_path: Path) -> N
         Embedded(model, images), batch_size=2, num_workers=1, multiprocessing_context="spawn", timeout=60
     )
     torch.testing.assert_close(torch.cat(list(loader)), expected)
+
+
+class SignalStack(ctypes.Structure):
+    """``stack_t``."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+    @classmethod
+    def current(cls) -> int | None:
+        """The address of this thread's stack for signals."""
+        stack = cls()
+        assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
+        return stack.address
+
+
+def test_models_that_go_leave_the_stack_for_signals(tiny: Tiny, tmp_path: Path) -> None:
+    """Two Cores of OpenVINO, of which the first goes first, leave a stack that is not there: any signal then kills."""
+    export_openvino(tiny, tmp_path / "m.xml")
+    before = SignalStack.current()
+    first, second = (open_exported(tmp_path / "m.xml") for _ in range(2))
+    during = SignalStack.current()
+    del first
+    gc.collect()
+    del second
+    gc.collect()
+    assert SignalStack.current() in (before, during)
 
 
 @pytest.mark.parametrize("write", [export_onnx, export_openvino])

@@ -12,7 +12,7 @@ import pyreid
 from pyreid.errors import ExportError
 from pyreid.inference import fold, fold_batch_norm, fold_report
 from pyreid.layers.heads import make_head
-from python_tests.inference.networks import every_model, shorten_rmnet, small_size, warmed_up
+from python_tests.inference.networks import every_model, shorten_rmnet, small_overrides, small_size, warmed_up
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def check_same(model: nn.Module, folded: nn.Module, size: tuple[int, int] = (8, 
 
 @pytest.mark.parametrize("name", every_model())
 def test_every_model_keeps_its_embeddings(name: str) -> None:
-    model = warmed_up(name, num_classes=3)
+    model = warmed_up(name, num_classes=3, **small_overrides(name))
     model.train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     folded = fold_batch_norm(model, input_size=small_size(name))
