@@ -62,7 +62,10 @@ class ReIDModule(L.LightningModule):
 
     def _share_of_step(self, batch_idx: int) -> float:
         """Lightning divides by ``trainer.accumulate`` also where the epoch's last step has fewer batches."""
-        accumulate, batches = self.recipe.trainer.accumulate, int(self.trainer.num_training_batches)
+        accumulate = self.recipe.trainer.accumulate
+        if accumulate == 1:
+            return 1.0
+        batches = int(self.trainer.num_training_batches)
         left = batches % accumulate
         return accumulate / left if left and batch_idx >= batches - left else 1.0
 
