@@ -15,8 +15,9 @@ tables = import_module("pyreid.benchmarks.tables")
 evidence = import_module("pyreid.benchmarks.evidence")
 
 
-def test_measured_tables_are_those_of_the_results_files() -> None:
-    text = tables.DOCUMENT.read_text()
+@pytest.mark.parametrize("document", [tables.DOCUMENT], ids=lambda path: path.stem)
+def test_measured_tables_are_those_of_the_results_files(document: Path) -> None:
+    text = document.read_text()
     assert "<!-- measured:" in text
     assert tables.filled(text, tables.load_results()) == text, "run python -m benchmarks.tables"
 
@@ -26,6 +27,29 @@ def test_a_changed_result_changes_the_table() -> None:
     text = tables.filled(tables.DOCUMENT.read_text(), rows)
     changed = [{**row, "ratio": row["ratio"] + 1} for row in rows]
     assert tables.filled(text, changed) != text
+
+
+def test_the_table_of_models_has_a_line_for_each_form_and_marks_what_export_refuses() -> None:
+    row = {
+        "op": "model", "device": "A CPU", "torch": "2.0", "model": "small", "params": 1_500_000, "macs": 2_000_000,
+        "size_bytes": 3_000_000, "similarity": None,
+    }  # fmt: skip
+    rows = [
+        {**row, "form": form, "dtype": dtype, "batch": batch, "images_per_second": speed, "similarity": similarity}
+        for form, dtype, speed, similarity in (
+            ("OpenVINO", "int8", 90.4, 0.97999),
+            ("OpenVINO", "float32", 50, None),
+            ("ONNX Runtime", "int8", 70, 0.98),
+            ("torch eager", "float32", 10, None),
+        )
+        for batch in (1, 32)
+    ]
+    assert tables.table(rows, "model").splitlines()[2:6] == [
+        "| small | 1.50 M | 0.002 G | torch eager | 3.00 | 10 | 10 |  |",
+        "| small | 1.50 M | 0.002 G | ONNX Runtime int8 | 3.00 | 70 | 70 | 0.9800 |",
+        "| small | 1.50 M | 0.002 G | OpenVINO | 3.00 | 50 | 50 |  |",
+        "| small | 1.50 M | 0.002 G | OpenVINO int8 | 3.00 | 90 | 90 | 0.9799 * |",
+    ]
 
 
 def test_every_operator_has_a_section_with_a_measured_table() -> None:
