@@ -166,9 +166,9 @@ def _plan(output: Path, *, rows: Sequence[str], repeat: int, overrides: Sequence
 def _check_same(job: Job, record: dict[str, Any]) -> None:
     """Refuse a finished run whose settings are not those that are asked for."""
     from pyreid.training import load_recipe
-    from pyreid.training.resume import changed_keys
+    from pyreid.training.resume import changed_keys, with_new_keys
 
-    before, now = record["recipe"], load_recipe(job.recipe, job.overrides).model_dump(mode="json")
+    before, now = with_new_keys(record["recipe"]), load_recipe(job.recipe, job.overrides).model_dump(mode="json")
     changed = changed_keys(before, now)
     if before["trainer"]["epochs"] != now["trainer"]["epochs"]:
         changed.append(f"trainer.epochs (was {before['trainer']['epochs']}, is {now['trainer']['epochs']})")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from pyreid.errors import TrainingError
 from pyreid.training.recipe import Recipe
@@ -63,7 +64,7 @@ def check_resumable(
         TrainingError: names the keys that differ, with both values.
     """
     saved = checkpoint["pyreid"]
-    changed = changed_keys(saved["recipe"], recipe.model_dump(mode="json"))
+    changed = changed_keys(with_new_keys(saved["recipe"]), recipe.model_dump(mode="json"))
     decay = recipe.schedule.decay.type
     if decay in ("cosine", "exponential") and saved["recipe"]["trainer"]["epochs"] != recipe.trainer.epochs:
         # They end with the last epoch, so another number of epochs is another learning rate everywhere.
@@ -84,6 +85,14 @@ def check_resumable(
             f"cannot resume {path}: the training images in {recipe.data.root} are not those of the run "
             "(file names, identities or cameras differ)"
         )
+
+
+def with_new_keys(saved: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A dumped recipe, perhaps of an earlier version, with the keys that came since, whose defaults change nothing."""
+    try:
+        return Recipe.model_validate(dict(saved)).model_dump(mode="json")
+    except ValidationError:  # of keys that are gone, which changed_keys will name
+        return saved
 
 
 def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

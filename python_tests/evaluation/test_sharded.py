@@ -122,7 +122,7 @@ BAD: dict[str, tuple[Callable[[Arrays], None], str, str]] = {  # what the last r
     "cameras": (break_cameras, "expected the cameras of rank 0, True, but this one has False", ""),
     "one camera": (break_one_camera, "gallery_cams: expected cameras", "rank {last}: ValueError: gallery_cams: "),
     "length": (break_length, "gallery_ids: expected shape", "rank {last}: ValueError: gallery_ids: "),
-    "type": (break_type, "query.txt: expected a file that ends in", "rank {last}: ValueError: query.txt: "),
+    "type": (break_type, "query.txt: expected a file that ends in", "rank {last}: ValueError: query: query.txt: "),
     "option": (break_option, "expected the options of rank 0", ""),
     "precision": (break_precision, "expected the options of rank 0", ""),
     "bad option": (break_bad_option, "ap: expected one of", "rank {last}: ValueError: ap: "),

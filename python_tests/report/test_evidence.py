@@ -131,6 +131,7 @@ def test_each_recipe_changes_one_thing() -> None:
         "type": "batch_soft_triplet",
         "embedding": "features",
         "margin": None,
+        "reduction": "mean",
         "weight": 1.0,
     }
 

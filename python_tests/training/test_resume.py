@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from pyreid.errors import TrainingError
 from pyreid.training import Recipe, TrainingResult, load_recipe, train
 from pyreid.training.module import ReIDModule
-from pyreid.training.resume import changed_keys
+from pyreid.training.resume import changed_keys, with_new_keys
 from python_tests.training.tiny import write_market
 
 pytestmark = pytest.mark.filterwarnings("ignore::pyreid.data.DatasetWarning")
@@ -251,6 +252,17 @@ def test_a_kill_between_best_and_last_is_mended_by_resuming(
         first = torch.load(getattr(straight, name), weights_only=True)
         second = torch.load(getattr(resumed, name), weights_only=True)
         assert_same(first["state_dict"], second["state_dict"])
+
+
+def test_a_recipe_of_an_earlier_version_has_the_defaults_of_new_keys() -> None:
+    now = load_recipe("evidence/soft_triplet").model_dump(mode="json")
+    before = copy.deepcopy(now)
+    del before["losses"][1]["reduction"]
+    del before["sampler"]["across_cameras"]
+    assert changed_keys(before, now)
+    assert not changed_keys(with_new_keys(before), now)
+    before["sampler"]["gone"] = 1
+    assert "sampler.gone (was 1, is not set)" in changed_keys(with_new_keys(before), now)
 
 
 def test_changed_keys_sees_added_and_removed_parts() -> None:
