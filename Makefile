@@ -20,8 +20,9 @@ CUDAARCHS ?= $(or $(shell nvidia-smi --query-gpu=compute_cap --format=csv,nohead
   | awk '$$1 >= 8 { print $$1 * 10 "-real" }' | sort -u | paste -sd ';'),90-real)
 export CUDAARCHS
 
-# Two at a time; what fails does not stop the rest.
+# Two at a time; what fails does not stop the rest. Unexported, as ninja would look for a jobserver that it cannot reach.
 MAKEFLAGS += --jobs=2 --keep-going
+unexport MAKEFLAGS
 
 .PHONY: install demo test test-cpp test-python lint bench gpu-check clean
 
