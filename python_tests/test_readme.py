@@ -24,6 +24,7 @@ def test_python(code: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # fifteen commands, two of which train
 def test_command_line(tmp_path: Path) -> None:
     (script,) = blocks("bash")
     binaries = Path(sys.executable).parent
