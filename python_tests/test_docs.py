@@ -15,7 +15,7 @@ tables = import_module("pyreid.benchmarks.tables")
 evidence = import_module("pyreid.benchmarks.evidence")
 
 
-@pytest.mark.parametrize("document", [tables.DOCUMENT], ids=lambda path: path.stem)
+@pytest.mark.parametrize("document", [tables.DOCUMENT, tables.DEPLOYMENT], ids=lambda path: path.stem)
 def test_measured_tables_are_those_of_the_results_files(document: Path) -> None:
     text = document.read_text()
     assert "<!-- measured:" in text
