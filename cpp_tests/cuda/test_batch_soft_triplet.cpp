@@ -27,4 +27,9 @@ TEST(duplicates_in_a_large_batch) {
                                                            {Reduction::kSum}, {{false, 0.3}});
 }
 
+TEST(wide_batches_have_a_gradient_of_taller_tiles) {
+  pyreid::test::check_triplet_batch<double, Blocks, false>(pyreid::test::random_batch<double>(257, 1697, 90),
+                                                           {pyreid::Reduction::kMean}, {{true, 0}});
+}
+
 TEST(distant_rows) { pyreid::test::check_distant_triplets<Blocks>(); }

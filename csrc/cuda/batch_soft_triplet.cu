@@ -14,12 +14,12 @@
 //
 // gradient: row i of dx is the sum over j of (g_i w_ij + g_j w_ji) (x_i - x_j). A thread holds 4 rows of 4 columns (2
 // of doubles): 32 instructions of arithmetic for two 128-bit loads, of a row j, straight from the caches, and of 4
-// weights from shared memory. A block computes 64 rows, or 16 where the batch is small: there its warps share the rows
-// j out among them in four parts, whose sums are added in order, so that B = 72, D = 2048 gives 160 blocks. The
-// differences are formed one by one, since a product of matrices would lose the digits of near duplicates, whose
-// weights are large. Reads B^2 D / 64 features (/ 16 in small batches) and 2 B^2 D / 64 weights, mostly from the
-// second-level cache; writes B D. All sums run in a fixed order, so results repeat bit for bit. Arithmetic is in T
-// (float or double).
+// weights from shared memory; the next weights are on their way meanwhile. A block computes 64 rows, or 16 where blocks
+// of 64 would be few: there its warps share the rows j out among them in four parts, whose sums are added in order, so
+// that B = 72, D = 2048 gives 160 blocks and B = 1024, D = 512 gives 512. The differences are formed one by one, since
+// a product of matrices would lose the digits of near duplicates, whose weights are large. Reads B^2 D / 64 (or 16)
+// features and 2 B^2 D / 64 weights, mostly from the second-level cache; writes B D. All sums run in a fixed order, so
+// results repeat bit for bit. Arithmetic is in T (float or double).
 #include "csrc/cuda/batch_soft_triplet.cuh"
 
 #include "csrc/cuda/pack.cuh"
@@ -167,9 +167,10 @@ __global__ void weighted_means_kernel(const T* squared, const int64_t* __restric
 }
 
 constexpr int kThreadRows = 4;
-constexpr int kPackColumns = 16;    // packs of a tile's width
-constexpr int kTileWeights = 4096;  // rows of a tile times rows j at once
-constexpr int kPad = 4;             // keeps 4 weights aligned and their banks apart
+constexpr int kPackColumns = 16;      // packs of a tile's width
+constexpr int kTileWeights = 4096;    // rows of a tile times rows j at once
+constexpr int kPad = 4;               // keeps 4 weights aligned and their banks apart
+constexpr int64_t kManyBlocks = 264;  // two for each multiprocessor of an H200
 
 // kSlices: into how many parts the rows j are shared out.
 template <class T, int kSlices, bool kPacks>
@@ -181,6 +182,7 @@ __global__ __launch_bounds__(kThreads) void soft_gradient_kernel(const T* __rest
   constexpr int kWidth = kPackSize<T>, kColumns = kPackColumns * kWidth;
   constexpr int kGroups = kThreads / (kPackColumns * kSlices);  // of kThreadRows rows each
   constexpr int kRows = kGroups * kThreadRows, kOthers = kTileWeights / kRows;
+  constexpr int kStaged = kTileWeights / kThreads, kFactors = (kOthers + kThreads - 1) / kThreads;  // of a thread
   __shared__ __align__(16) T pair_weights[kOthers][kRows + kPad];
   __shared__ T own_factors[kRows], other_factors[kOthers];
   static_assert(kSlices == 1 || kThreads * kThreadRows * kWidth <= kOthers * (kRows + kPad), "sums reuse the weights");
@@ -198,6 +200,7 @@ __global__ __launch_bounds__(kThreads) void soft_gradient_kernel(const T* __rest
       for (int c = 0; c < kWidth; ++c) out[c] = k + c < d ? x[row * d + k + c] : T(0);
     }
   };
+  const auto factor_of = [&](int64_t a) { return a < b ? (per_anchor ? grad[a] : grad[0]) * slopes[a] : T(0); };
   for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
     const int64_t i0 = tile / column_tiles * kRows;
     const int64_t k = tile % column_tiles * kColumns + column * kWidth;
@@ -209,30 +212,47 @@ __global__ __launch_bounds__(kThreads) void soft_gradient_kernel(const T* __rest
 #pragma unroll
       for (int c = 0; c < kWidth; ++c) sums[r][c] = 0;
     }
+    for (int e = threadIdx.x; e < kRows; e += kThreads) own_factors[e] = factor_of(i0 + e);
+    T factors[kFactors], along_rows[kStaged], along_columns[kStaged];  // of the next rows j
+    // All loads of a thread are under way at once, while the rows j before are summed.
+    const auto fetch = [&](int64_t j0) {
+#pragma unroll
+      for (int s = 0; s < kFactors; ++s) factors[s] = factor_of(j0 + s * kThreads + threadIdx.x);
+#pragma unroll
+      for (int s = 0; s < kStaged; ++s) {
+        const int e = s * kThreads + static_cast<int>(threadIdx.x);
+        const int64_t i = i0 + e / kOthers, j = j0 + e % kOthers;
+        along_rows[s] = i < b && j < b ? weights[i * b + j] : T(0);
+      }
+#pragma unroll
+      for (int s = 0; s < kStaged; ++s) {
+        const int e = s * kThreads + static_cast<int>(threadIdx.x);
+        const int64_t i = i0 + e % kRows, j = j0 + e / kRows;
+        along_columns[s] = i < b && j < b ? weights[j * b + i] : T(0);
+      }
+    };
+    fetch(0);
     for (int64_t j0 = 0; j0 < b; j0 += kOthers) {
       const int others = static_cast<int>(b - j0 < kOthers ? b - j0 : kOthers);
       __syncthreads();  // the last weights have been read
-      for (int e = threadIdx.x; e < kRows + kOthers; e += kThreads) {
-        const int64_t a = e < kRows ? i0 + e : j0 + (e - kRows);
-        const T factor = a < b ? (per_anchor ? grad[a] : grad[0]) * slopes[a] : T(0);
-        if (e < kRows) {
-          own_factors[e] = factor;
-        } else {
-          other_factors[e - kRows] = factor;
-        }
+#pragma unroll
+      for (int s = 0; s < kFactors; ++s) {
+        const int e = s * kThreads + static_cast<int>(threadIdx.x);
+        if (e < kOthers) other_factors[e] = factors[s];
+      }
+#pragma unroll
+      for (int s = 0; s < kStaged; ++s) {
+        const int e = s * kThreads + static_cast<int>(threadIdx.x);
+        pair_weights[e % kOthers][e / kOthers] = own_factors[e / kOthers] * along_rows[s];
       }
       __syncthreads();
-      // Once along the rows of the matrix of weights, once along its columns.
-      for (int e = threadIdx.x; e < kRows * kOthers; e += kThreads) {
-        const int r = e / kOthers, j = e % kOthers;
-        if (j < others) pair_weights[j][r] = i0 + r < b ? own_factors[r] * weights[(i0 + r) * b + j0 + j] : T(0);
+#pragma unroll
+      for (int s = 0; s < kStaged; ++s) {
+        const int e = s * kThreads + static_cast<int>(threadIdx.x);
+        pair_weights[e / kRows][e % kRows] += other_factors[e / kRows] * along_columns[s];
       }
       __syncthreads();
-      for (int e = threadIdx.x; e < kRows * others; e += kThreads) {
-        const int r = e % kRows, j = e / kRows;
-        if (i0 + r < b) pair_weights[j][r] += other_factors[j] * weights[(j0 + j) * b + i0 + r];
-      }
-      __syncthreads();
+      if (j0 + kOthers < b) fetch(j0 + kOthers);
 #pragma unroll 4
       for (int j = slice; j < others; j += kSlices) {
         T other[kWidth], weight[kThreadRows];
@@ -297,12 +317,22 @@ __global__ __launch_bounds__(kThreads) void soft_gradient_kernel(const T* __rest
   }
 }
 
+template <class T>
+constexpr int kTileColumns = kPackColumns * kPackSize<T>;
+
+template <int kSlices>
+constexpr int kTileRows = kThreads / (kPackColumns * kSlices) * kThreadRows;
+
+template <class T, int kSlices>
+int64_t gradient_tiles(int64_t b, int64_t d) {
+  return (b + kTileRows<kSlices> - 1) / kTileRows<kSlices> * ((d + kTileColumns<T> - 1) / kTileColumns<T>);
+}
+
 template <class T, int kSlices>
 void launch_soft_gradient(const T* grad, bool per_anchor, const T* x, const T* weights, const T* slopes, int64_t b,
                           int64_t d, T* dx, cudaStream_t stream) {
-  constexpr int kRows = kThreads / (kPackColumns * kSlices) * kThreadRows, kColumns = kPackColumns * kPackSize<T>;
-  const int64_t column_tiles = (d + kColumns - 1) / kColumns;
-  const int64_t tiles = (b + kRows - 1) / kRows * column_tiles;
+  const int64_t column_tiles = (d + kTileColumns<T> - 1) / kTileColumns<T>;
+  const int64_t tiles = gradient_tiles<T, kSlices>(b, d);
   if (fits_packs(x, d) && fits_packs(dx, d)) {
     PYREID_LAUNCH((soft_gradient_kernel<T, kSlices, true>), grid_for(tiles, 1), kThreads, 0, stream, grad, per_anchor,
                   x, weights, slopes, b, d, column_tiles, tiles, dx);
@@ -359,7 +389,7 @@ template <class T>
 void batch_soft_triplet_backward(const T* grad, bool per_anchor, const T* x, const T* weights, const T* slopes,
                                  int64_t b, int64_t d, T* dx, cudaStream_t stream) {
   if (b == 0 || d == 0) return;
-  if (b <= kSmallBatch) {
+  if (b <= kSmallBatch || gradient_tiles<T, 1>(b, d) < kManyBlocks) {
     launch_soft_gradient<T, 4>(grad, per_anchor, x, weights, slopes, b, d, dx, stream);
   } else {
     launch_soft_gradient<T, 1>(grad, per_anchor, x, weights, slopes, b, d, dx, stream);
