@@ -54,14 +54,11 @@ class Recipe(Settings):
         idle = [index for index, loss in enumerate(self.losses) if loss.weight == 0]
         if idle and self.loss_weighting.mode == "learned":
             raise ValueError(f"losses.{idle[0]}.weight is 0, but loss_weighting.mode 'learned' needs weights above 0")
+        if len(idle) == len(self.losses):
+            raise ValueError("all weights of the losses are 0, so that nothing is learned")
         self._centers_are_there()
         self._mining_fits()
-        warmup = self.schedule.warmup
-        if warmup is not None and self.schedule.decay.type == "cosine" and warmup.epochs >= self.trainer.epochs:
-            raise ValueError(
-                f"schedule.warmup.epochs is {warmup.epochs}, which leaves no epoch for the cosine: "
-                f"trainer.epochs is {self.trainer.epochs} (schedule.warmup=null trains without)"
-            )
+        self._schedule_fits()
         cycles = self.schedule.cycles
         if cycles is not None and cycles.end != self.trainer.epochs:
             raise ValueError(
@@ -77,12 +74,28 @@ class Recipe(Settings):
                 raise ValueError("swag averages over the cycles of a schedule, but schedule.cycles is null")
             if self.swag.max_rank > 0 and cycles.count < 2:
                 raise ValueError("swag.max_rank needs at least 2 cycles, but schedule.cycles.count is 1")
-        decay, end = self.schedule.decay, cycles.begin if cycles is not None else self.trainer.epochs
+        return self
+
+    def _schedule_fits(self) -> None:
+        warmup, decay, cycles = self.schedule.warmup, self.schedule.decay, self.schedule.cycles
+        what, end = (
+            ("trainer.epochs", self.trainer.epochs) if cycles is None else ("schedule.cycles.begin", cycles.begin)
+        )
+        if decay.type == "cosine":
+            # Cycles from the first epoch on leave the warm-up none either.
+            if warmup is not None and warmup.epochs >= end > 0:
+                raise ValueError(
+                    f"schedule.warmup.epochs is {warmup.epochs}, which leaves no epoch for the cosine: "
+                    f"{what} is {end} (schedule.warmup=null trains without)"
+                )
+            if decay.min_lr > self.optimizer.lr:
+                raise ValueError(
+                    f"schedule.decay.min_lr is {decay.min_lr:g}, above optimizer.lr, {self.optimizer.lr:g}"
+                )
         if decay.type == "exponential" and decay.start >= end:
             raise ValueError(f"schedule.decay.start is {decay.start:g}, but the decay ends with epoch {end}")
         if self.schedule.interval == "iteration" and self.trainer.iterations_per_epoch is None:
             raise ValueError("schedule.interval is 'iteration', which needs trainer.iterations_per_epoch")
-        return self
 
     def _mining_fits(self) -> None:
         if self.mining is None:

@@ -116,6 +116,12 @@ class SamplerSettings(Settings):
     across_cameras: StrictBool = False
 
     @model_validator(mode="after")
+    def _batches_have_several_images(self) -> SamplerSettings:
+        if self.num_ids * self.num_instances < 2:
+            raise ValueError("num_ids x num_instances is 1, but batch norm needs at least 2 images in a batch")
+        return self
+
+    @model_validator(mode="after")
     def _what_is_of_identities_needs_them(self) -> SamplerSettings:
         if self.batches == "shuffled" and self.across_cameras:
             raise ValueError("across_cameras is true, but batches is 'shuffled', which knows no identities")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, StrictStr, model_validator
@@ -66,7 +67,7 @@ class ArcFaceSettings(Settings):
     type: Literal["arcface"]
     logits: StrictStr = "id"
     scale: PositiveFloat = 32.0
-    margin: NonNegativeFloat = 0.5
+    margin: Annotated[float, Field(strict=True, ge=0, lt=math.pi)] = 0.5
     weight: NonNegativeFloat = 1.0
 
 
@@ -92,6 +93,15 @@ class _PushSettings(Settings):
     margin_steps: PositiveInt = 40_000
     detach_centers: StrictBool = True
     weight: NonNegativeFloat = 1.0
+
+    @model_validator(mode="after")
+    def _the_margin_grows(self) -> _PushSettings:
+        if self.final_margin is not None and self.final_margin < self.margin:
+            raise ValueError(
+                f"final_margin is {self.final_margin:g}, less than margin, {self.margin:g}; set it to null for "
+                "a margin that stays"
+            )
+        return self
 
 
 class PushSettings(_PushSettings):

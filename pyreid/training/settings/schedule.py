@@ -86,6 +86,13 @@ class CycleSettings(Settings):
     decay: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.7
     min_lr: NonNegativeFloat = 0.0
 
+    @model_validator(mode="after")
+    def _every_cycle_falls(self) -> CycleSettings:
+        last = self.lr * self.decay ** (self.count - 1)
+        if self.min_lr > last:
+            raise ValueError(f"min_lr is {self.min_lr:g}, above the last cycle's first learning rate, {last:g}")
+        return self
+
     @property
     def end(self) -> int:
         """The epoch after the last cycle."""
