@@ -39,7 +39,8 @@ class Centers(SteppedModule):
 
     With ``lr`` they are trained apart from the network, by SGD at this learning rate: see
     :func:`pyreid.losses.own_optimizer`. Each loss then acts on them as if its weight were 1, whatever its weight in the
-    sum is; this takes the place of dividing their gradient by the weight. Gradients of accumulated batches add up.
+    sum is; this takes the place of dividing their gradient by the weight. Gradients of accumulated batches add up;
+    divide them by the number of batches, as ``pyreid train`` does, where the loss is divided by it.
 
     Args:
         num_classes: C.

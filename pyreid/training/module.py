@@ -51,6 +51,7 @@ class ReIDModule(L.LightningModule):
         self.recipe = recipe
         self._own_optimizer = own_optimizer(objective)  # plain SGD, which has no state to save
         self.pending: list[BatchRecord] = []
+        self._batches_of_step = 0
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         """The loss of one batch."""
@@ -58,6 +59,7 @@ class ReIDModule(L.LightningModule):
         # default_collate has turned the numbers of the samples into tensors.
         indices = torch.as_tensor(batch.index)
         self.pending.append(BatchRecord(batch_idx, loss.detach(), terms, indices))
+        self._batches_of_step += 1
         return loss * self._share_of_step(batch_idx)
 
     def _share_of_step(self, batch_idx: int) -> float:
@@ -85,9 +87,20 @@ class ReIDModule(L.LightningModule):
         """The step of the main optimiser, then that of the losses' own parameters."""
         super().optimizer_step(*args, **kwargs)
         if self._own_optimizer is not None:
+            self._average_own_gradients(self._own_optimizer)
             self._own_optimizer.step()
             self._own_optimizer.zero_grad()
+        self._batches_of_step = 0
         after_step(self.objective)
+
+    def _average_own_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+        """Over the batches of the step: they do not depend on the factor of the loss that accumulation brings."""
+        if self._batches_of_step < 2:
+            return
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad /= self._batches_of_step
 
     def progress(self, batch_idx: int = 0) -> float:
         """Epochs done before this batch: a fraction where the recipe fixes the length of an epoch."""

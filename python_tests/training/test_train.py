@@ -298,6 +298,36 @@ def test_accumulation_averages_the_gradients_of_its_batches(
     torch.testing.assert_close(last, torch.stack(single).mean(0), rtol=1e-4, atol=1e-6)
 
 
+def test_accumulation_averages_the_gradients_of_centres_too(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def moves(*overrides: str) -> list[torch.Tensor]:
+        """How far each optimiser step moves the centres, which have an optimiser of their own."""
+        found: list[torch.Tensor] = []
+        real = ReIDModule.optimizer_step
+
+        def spy(module: ReIDModule, *args: Any, **options: Any) -> None:
+            centers = module.objective.terms[1].centers.weight  # type: ignore[union-attr]
+            before = centers.detach().clone()
+            real(module, *args, **options)
+            found.append(centers.detach() - before)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ReIDModule, "optimizer_step", spy)
+            run(make_recipe(*fixed, *overrides), tmp_path / str(len(list(tmp_path.iterdir()))))
+        return found
+
+    losses = "losses=[{type: cross_entropy}, {type: center, embedding: local, center_lr: 1e-2}]"
+    fixed = [losses, "trainer.epochs=1", "optimizer.lr=1e-30", "model.overrides.dropout=0.0", "schedule.warmup=null"]
+    single, double = moves(), moves("trainer.accumulate=2")
+    assert len(single) == 4
+    assert single[0].abs().max() > 1e-3
+    for number, step in enumerate(double):
+        torch.testing.assert_close(step, (single[2 * number] + single[2 * number + 1]) / 2, rtol=0.02, atol=1e-6)
+    (last,) = moves("trainer.accumulate=4")
+    torch.testing.assert_close(last, torch.stack(single).mean(0), rtol=0.05, atol=1e-6)
+
+
 def test_schedule_drives_the_optimizer(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     result = run(make_recipe("trainer.epochs=4", "schedule.warmup.epochs=3"), tmp_path / "run")
     assert [row["lr"] for row in result.history] == pytest.approx([1e-4, 4e-4, 7e-4, 5e-4])
