@@ -33,6 +33,11 @@ def check_devices(recipe: Recipe, ranks: Ranks) -> None:
         raise RecipeError(
             "'trainer.accelerator' is 'gpu', but this machine has no usable CUDA device; use 'auto' or 'cpu'"
         )
+    if settings.strategy == "ddp" and ranks.world == 1 and settings.num_devices == 1:
+        raise RecipeError(
+            "'trainer.strategy' is 'ddp', but there is one process; set 'trainer.devices' to several, start with "
+            "torchrun, or use 'auto'"
+        )
     if settings.precision == "16-mixed" and not gpu:
         raise RecipeError("'trainer.precision' is '16-mixed', which needs a CUDA device; use 'bf16-mixed' or '32'")
     if settings.sync_batchnorm and not gpu:

@@ -137,9 +137,13 @@ def _train(
         error = problem
     agree(error)
     assert parts is not None
+    saved = parts.checkpoint["pyreid"] if parts.checkpoint is not None else None
+    finished = saved is not None and is_finished(saved["history"], recipe.trainer)
     error = None
     try:
         if ranks.rank == 0:
+            if not finished:
+                folder.drop_summary()
             if overwrite:
                 folder.clear()
             folder.remove_leftovers()
@@ -148,8 +152,7 @@ def _train(
         error = problem
     agree(error)
 
-    saved = parts.checkpoint["pyreid"] if parts.checkpoint is not None else None
-    if saved is not None and is_finished(saved["history"], recipe.trainer):
+    if saved is not None and finished:
         history = saved["history"]
         best = next((row for row in history if row["epoch"] == saved["best_epoch"]), None)
         if ranks.rank == 0:

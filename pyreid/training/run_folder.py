@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -123,6 +124,12 @@ class RunFolder:
         for name in (self.last_checkpoint.name, self.best_checkpoint.name, self.averaged_checkpoint.name):
             for path in self.checkpoints.glob(f".{name}.*"):
                 path.unlink()
+
+    def drop_summary(self) -> None:
+        """Delete the ``repeat.json`` of the repeated runs that this is one of: it sums up what is about to change."""
+        root = self.root.resolve()
+        if re.fullmatch(r"run-\d+", root.name):
+            (root.parent / "repeat.json").unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Delete what a run wrote, and nothing else."""

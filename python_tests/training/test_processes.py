@@ -321,6 +321,13 @@ def test_a_resumed_run_keeps_its_number_of_processes(folder: Path, tmp_path: Pat
         train(recipe, output_dir=folder / "plain", progress=False, resume=True)
 
 
+def test_a_strategy_of_several_processes_needs_them(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    with pytest.raises(
+        RecipeError, match=r"'trainer\.strategy' is 'ddp', but there is one process; .*trainer\.devices"
+    ):
+        train(make_recipe("trainer.strategy=ddp"), output_dir=tmp_path / "run", progress=False)
+
+
 def test_more_processes_than_batches_are_refused(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     recipe = make_recipe("trainer.devices=2", "sampler.num_ids=6", "sampler.num_instances=4")
     with pytest.raises(RecipeError, match=r"'trainer\.devices' makes 2 processes, but an epoch has 1 batches"):

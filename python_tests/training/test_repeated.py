@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pyreid.errors import TrainingError
 from pyreid.training import Recipe, load_recipe, train, train_repeatedly
-from python_tests.training.test_resume import assert_same, interrupt, weights
+from pyreid.training.module import ReIDModule
+from python_tests.training.test_resume import PowerCut, assert_same, interrupt, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::pyreid.data.DatasetWarning")
 
@@ -56,6 +59,40 @@ def test_resuming_keeps_continues_and_makes_runs(
     assert (tmp_path / "cut/repeat.json").read_bytes() == (tmp_path / "whole/repeat.json").read_bytes()
     for first, again in zip(whole.runs, resumed.runs, strict=True):
         assert_same(weights(first), weights(again))
+
+
+@pytest.mark.parametrize("options", [{"overwrite": True}, {"resume": True}])
+def test_a_summary_does_not_outlive_the_runs_that_it_sums_up(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, bool]
+) -> None:
+    """An interruption while the second run is replaced or goes on leaves no means of what is gone."""
+    summary = tmp_path / "repeat.json"
+    train_repeatedly(make_recipe("trainer.epochs=1"), output_dir=tmp_path, repeat=2, progress=False)
+    before = summary.read_bytes()
+    longer = make_recipe("trainer.epochs=2", "seed=7")
+    with pytest.raises(TrainingError, match=r"other settings: seed"):
+        train_repeatedly(longer, output_dir=tmp_path, repeat=2, progress=False, resume=True)
+    assert summary.read_bytes() == before, "what is refused changes nothing"
+
+    real = ReIDModule.training_step
+
+    def cut(module: ReIDModule, data: Any, batch_idx: int) -> torch.Tensor:
+        if module.recipe.seed == 1:
+            raise PowerCut
+        return real(module, data, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ReIDModule, "training_step", cut)
+        with pytest.raises(PowerCut):
+            train_repeatedly(make_recipe("trainer.epochs=2"), output_dir=tmp_path, repeat=2, progress=False, **options)
+    assert not summary.exists()
+    train_repeatedly(make_recipe("trainer.epochs=2"), output_dir=tmp_path, repeat=2, progress=False, resume=True)
+    assert summary.exists()
+    done = summary.stat().st_mtime_ns
+    train(make_recipe("trainer.epochs=2"), output_dir=tmp_path / "run-1", progress=False, resume=True)
+    assert summary.stat().st_mtime_ns == done, "a finished run stays, and so does its summary"
+    train(make_recipe("trainer.epochs=1"), output_dir=tmp_path / "run-1", progress=False, overwrite=True)
+    assert not summary.exists()
 
 
 def test_one_run_has_no_deviation(make_recipe: MakeRecipe, tmp_path: Path) -> None:

@@ -47,9 +47,10 @@ class TrainerSettings(Settings):
     """The loop: epochs, numbers, device.
 
     ``devices`` is the number of processes on this machine, each with a GPU of its own or all on the CPU, or a list of
-    indices of GPUs; under ``torchrun`` it is 1 or what ``torchrun`` starts. ``strategy``: ``"auto"`` and ``"ddp"`` both
-    mean DistributedDataParallel for several processes. Each takes its share of the batches, so that one step sees as
-    many batches as there are processes. ``sync_batchnorm`` takes the statistics of batch norm over all of them.
+    indices of GPUs; under ``torchrun`` it is 1 or what ``torchrun`` starts. Several processes train by
+    DistributedDataParallel; ``strategy``: ``"ddp"`` refuses to train in one, ``"auto"`` does not. Each takes its share
+    of the batches, so that one step sees as many batches as there are processes. ``sync_batchnorm`` takes the
+    statistics of batch norm over all of them.
     ``grad_clip`` is the largest norm of the gradient of all parameters together; null does not clip. ``accumulate``
     averages the gradients of that many batches per step and process.
     ``iterations_per_epoch`` fixes the batches of an epoch in each process, for recipes that count iterations: the
