@@ -22,7 +22,7 @@ from pyreid.data import (
 )
 from pyreid.data.hard_samples import HardSampleSampler
 from pyreid.data.transforms import Transform
-from pyreid.errors import RecipeError
+from pyreid.errors import RecipeError, TrainingError
 from pyreid.inference.images import ImageInput
 from pyreid.models.base import ReIDModel
 from pyreid.training.processes import agree, current_ranks, from_first
@@ -100,6 +100,12 @@ class ReIDDataModule(L.LightningDataModule):
                 error = problem
         agree(error)
         sampler.keep(from_first(scores))
+        if not len(self.sampler):  # Lightning would go on without a step
+            raise TrainingError(
+                f"round {epoch + 1} of hard sample mining has {len(sampler)} batches of the images that it keeps, "
+                f"expected at least one for each of {self.sampler.num_ranks} processes; raise mining.share or "
+                "mining.per_identity, or lower trainer.devices"
+            )
 
 
 def _make_sampler(

@@ -273,3 +273,32 @@ def test_resume_in_the_middle_of_a_round_is_bit_exact(
 def test_wrong_settings_name_the_key(make_recipe: MakeRecipe, overrides: tuple[str, ...], match: str) -> None:
     with pytest.raises(RecipeError, match=match):
         make_recipe(*overrides)
+
+
+def test_a_round_with_fewer_batches_than_processes_is_an_error(
+    make_recipe: MakeRecipe, market: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 8 images 7 are of one identity, and leave one batch of two identities where there could have been two."""
+    from types import SimpleNamespace
+
+    from pyreid.training import datamodule, mining
+    from pyreid.training.processes import Ranks
+
+    monkeypatch.setattr(datamodule, "current_ranks", lambda: Ranks(world=2, local_world=2))
+    monkeypatch.setattr(mining, "score", lambda *args, **options: np.isin(np.arange(48), [39, *range(41, 48)]))
+    recipe = make_recipe(
+        *RMNET,
+        "sampler={num_ids: 2, num_instances: 2}",
+        "mining={per_identity: 8, share: 0.1666, batches: identities}",
+    )
+    data = ReIDDataModule(load_dataset("market1501", market), recipe, ImageInput((32, 16), (0.5,) * 3, (0.2,) * 3))
+    assert len(data.sampler) == 1
+    plugin = SimpleNamespace(forward_context=torch.no_grad)
+    data.trainer = SimpleNamespace(  # type: ignore[assignment]
+        current_epoch=4,
+        is_global_zero=True,
+        precision_plugin=plugin,
+        lightning_module=SimpleNamespace(model=None, objective=None),
+    )
+    with pytest.raises(TrainingError, match=r"round 5 of hard sample mining has 1 batch.* 2 processes"):
+        data.train_dataloader()
