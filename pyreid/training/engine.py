@@ -261,6 +261,7 @@ def open_dataset(recipe: Recipe) -> ReIDDataset:
 def _fit(recipe: Recipe, folder: RunFolder, parts: _Parts, ranks: Ranks, progress: bool) -> TrainingResult:
     from pyreid.training.averaging import CycleAverager
     from pyreid.training.callbacks import EpochRecorder, RunWriter, StepMonitor
+    from pyreid.training.loggers import ended_run
     from pyreid.training.module import ReIDModule
     from pyreid.training.progress import TrainingProgress
 
@@ -275,7 +276,7 @@ def _fit(recipe: Recipe, folder: RunFolder, parts: _Parts, ranks: Ranks, progres
     facts = from_first(parts.facts)  # the id of a new run is drawn
     callbacks.append(RunWriter(folder, recipe, recorder, facts))
     finished_steps = int(parts.checkpoint["global_step"]) if parts.checkpoint is not None else 0
-    with _quiet_lightning(), _restored_globals():
+    with _quiet_lightning(), _restored_globals(), ended_run(recipe):
         trainer = _make_trainer(recipe, folder, callbacks, ranks, facts["run_id"], resumed_after=finished_steps)
         _run(trainer, module, parts.data, folder.last_checkpoint if finished_steps else None)
     return _result(recipe, folder, recorder.history, recorder.best, recorder.result, recorder.further)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pyreid.errors import MissingDependencyError, require
@@ -27,6 +29,28 @@ def check_logger(recipe: Recipe) -> None:
 def new_run_id() -> str:
     """By which a service knows a run, also when it is resumed."""
     return uuid.uuid4().hex[:12]
+
+
+@contextmanager
+def ended_run(recipe: Recipe) -> Iterator[None]:
+    """Ends the run of W&B that begins within: a process has one at a time, in which the next training would go on.
+
+    A run that is there already is the caller's, and stays.
+    """
+    if recipe.trainer.logger != "wandb":
+        yield
+        return
+    import wandb
+
+    own = wandb.run is None
+    try:
+        yield
+    except BaseException:
+        if own and wandb.run is not None:
+            wandb.finish(exit_code=1)
+        raise
+    if own and wandb.run is not None:
+        wandb.finish()
 
 
 def make_logger(recipe: Recipe, folder: RunFolder, *, run_id: str | None, resumed_after: int) -> Any:
