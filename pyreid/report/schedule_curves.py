@@ -95,8 +95,10 @@ def steps_per_epoch(recipe: Recipe) -> int | None:
                 num_ids=settings.num_ids,
                 num_instances=settings.num_instances,
                 share=recipe.mining.share,
+                share_of=recipe.mining.share_of,
             )
         )
+        batches //= recipe.trainer.num_devices
     return None if batches is None else steps_of(batches, recipe.trainer.accumulate)
 
 

@@ -91,6 +91,20 @@ def test_rounds_of_mining() -> None:
     assert curves.margins["push"][1] == pytest.approx(0.15 + 0.45 * 36 / 300)
 
 
+@pytest.mark.parametrize(
+    ("share_of", "devices", "steps"), [("pool", 1, 27), ("identities", 1, 36), ("identities", 5, 7)]
+)
+def test_steps_of_a_round_are_those_of_its_batches(share_of: str, devices: int, steps: int) -> None:
+    # VeRi-776 has 576 identities: half of 3 images, of all together 864, are 2 of each identity, and 1152.
+    recipe = recipe_of(
+        LOSSES,
+        f"mining={{per_identity: 3, share_of: {share_of}}}",
+        "sampler={num_ids: 8, num_instances: 4}",
+        f"trainer={{epochs: 12, devices: {devices}}}",
+    )
+    assert steps_per_epoch(recipe) == steps
+
+
 def test_what_is_drawn_are_these_values() -> None:
     curves = schedule_curves(
         recipe_of(LOSSES, "trainer={epochs: 12, iterations_per_epoch: 100}", "model.dropout_until=2")
