@@ -96,12 +96,15 @@ class StepMonitor(L.Callback):
             log_scalars(trainer, "train", last | {"grad_norm": norm_value, "lr": self.lr}, step)
 
     def epoch_means(self) -> dict[str, float]:
-        """Mean loss, terms and gradient norm (before clipping) over the batches of the epoch so far."""
+        """Mean loss, terms and gradient norm (before clipping) over the batches of the epoch so far.
+
+        Without the norm where it was finite in no step, as while the scaler of fp16 looks for its scale.
+        """
         means = {
             name: math.fsum(row[column] for row in self._batches) / len(self._batches)
             for column, name in enumerate(("loss", *self.names))
         }
-        return means | {"grad_norm": math.fsum(self._norms) / len(self._norms) if self._norms else math.nan}
+        return means | ({"grad_norm": math.fsum(self._norms) / len(self._norms)} if self._norms else {})
 
     def _problem(
         self, trainer: L.Trainer, module: ReIDModule, values: list[list[float]], norm: float, other_norm: float
