@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -9,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from pyreid.losses._checks import check_number
+from pyreid.losses.stepped import SteppedModule
 from pyreid.ops._checks import check_choice, check_float_tensor, upcast
 
 WeightMode = Literal["fixed", "balanced", "learned"]
 
 
-class WeightedSum(nn.Module):
+class WeightedSum(SteppedModule):
     """``sum_k w_k L_k`` of named scalar terms.
 
     - ``"fixed"``: w_k are the given ``weights``.
@@ -23,7 +25,8 @@ class WeightedSum(nn.Module):
       prints none. Training mode updates the sizes, from the batches in which a term is neither 0 nor NaN or infinite;
       they are buffers. Until a term or the anchor has a size, w_k = weights_k. No gradient goes through the weights.
     - ``"learned"``: ``sum_k exp(-a_k) weights_k L_k + a_k / 2`` with learned a_k, 0 at first, parameters for the main
-      optimiser (Kendall et al. 2018). Weight decay would draw exp(-a_k) to 1.
+      optimiser (Kendall et al. 2018). Weight decay would draw exp(-a_k) to 1. A term of 0, as a satisfied hinge has,
+      would have its weight grow without end; :func:`pyreid.losses.after_step` keeps exp(-a_k) to ``max_factor``.
 
     Deep supervision (DaRe) is such a sum of one loss over the exits of a network::
 
@@ -36,8 +39,8 @@ class WeightedSum(nn.Module):
         mode: one of the above.
         anchor: name, or index in a list, of the term that keeps its weight in ``"balanced"``; None is the first.
         decay: of the running means, in [0, 1).
-        max_factor: largest factor on a weight in ``"balanced"``: a term that has almost vanished must not explode when
-            it comes back.
+        max_factor: largest factor on a weight in ``"balanced"`` and ``"learned"``: a term that has almost vanished must
+            not explode when it comes back.
     """
 
     magnitude: Tensor
@@ -101,6 +104,12 @@ class WeightedSum(nn.Module):
         if self.training:
             self._observe(torch.stack(ordered).detach())
         return (self.factors() * values).sum()
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Keep learned factors within ``max_factor``."""
+        if self.mode == "learned":
+            self.log_variance.clamp_(min=-math.log(self.max_factor))
 
     def factors(self) -> Tensor:
         """What the given weights (K,) are multiplied by at present; of no gradient, on the device of the state."""

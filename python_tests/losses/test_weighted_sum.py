@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyreid.losses import BatchHardTripletLoss, WeightedSum, main_parameters
+from pyreid.losses import BatchHardTripletLoss, WeightedSum, after_step, main_parameters
 
 NAN, INF = float("nan"), float("inf")
 
@@ -112,6 +112,24 @@ def test_learned_weights_settle_where_each_term_counts_the_same() -> None:
         optimizer.step()
     # the gradient 1/2 - exp(-a) L is 0 where every weighted term is 1/2
     assert (total.factors() * torch.stack(values)).tolist() == pytest.approx([0.5, 0.5], rel=1e-3)
+
+
+def test_learned_weights_of_a_term_that_vanishes_stay_in_bounds() -> None:
+    # A hinge that is satisfied leaves a gradient of 1/2 on its a, for ever.
+    total = WeightedSum([1.0, 1.0], mode="learned", max_factor=50.0)
+    optimizer = torch.optim.Adam(total.parameters(), lr=0.1)
+
+    def train(*values: float) -> None:
+        for _ in range(200):
+            optimizer.zero_grad()
+            total([torch.tensor(value) for value in values]).backward()
+            optimizer.step()
+            after_step(total)
+
+    train(2.0, 0.0)
+    assert total.factors().tolist() == pytest.approx([0.25, 50], rel=0.01)
+    train(2.0, 1.0)
+    assert total.factors().tolist() == pytest.approx([0.25, 0.5], rel=0.05), "at the bound they still learn"
 
 
 def test_deep_supervision_is_a_sum_over_exits() -> None:
