@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from pyreid.errors import RecipeError
 from pyreid.models import create_model
 from pyreid.training import Recipe, evaluate_model, load_recipe
+from pyreid.training.averaging import CycleAverager
 from pyreid.training.datamodule import image_input
 from pyreid.training.engine import open_dataset
+from pyreid.training.features import TestFeatures
+from pyreid.training.run_folder import RunFolder
 from pyreid.training.swag import SWAG
 from python_tests.training.test_resume import assert_same, interrupt, run
 
@@ -47,6 +52,40 @@ def test_the_mean_model_is_evaluated_and_written(make_recipe: MakeRecipe, tmp_pa
     name = "head.0.conv.weight"
     torch.testing.assert_close(model.state_dict()[name].double(), swag.mean[name], rtol=1e-6, atol=1e-7)
     assert not torch.equal(model.state_dict()[name], ends[0][f"model.{name}"])
+
+
+def test_embeddings_of_sampled_models_are_averaged_at_unit_length(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mean of unit vectors, of unit length again; each model with statistics of its own."""
+    rng = np.random.default_rng(3)
+    drawn = [(10.0**k * rng.normal(size=(2, 3)), 10.0**k * rng.normal(size=(4, 3))) for k in range(3)]
+    calls: list[str] = []
+
+    class Gaussian:
+        def load_sample(self, model: Any, generator: torch.Generator, *, scale: float) -> None:
+            assert (model, scale, generator.initial_seed()) == (network, 0.5, 9)
+            calls.append("sample")
+
+    def features(self: CycleAverager, model: Any) -> TestFeatures:
+        calls.append("features")
+        query, gallery = (part.astype(np.float32) for part in drawn[calls.count("features") - 1])
+        ids = np.arange(4)
+        return TestFeatures(query, gallery, ids[:2], ids, None, None)
+
+    monkeypatch.setattr(CycleAverager, "_features", features)
+    monkeypatch.setattr(CycleAverager, "_estimate_batch_norm", lambda *args: calls.append("statistics"))
+    recipe = make_recipe(*CYCLES, "swag={samples: 3, scale: 0.5}", "seed=9")
+    averager = CycleAverager(RunFolder(tmp_path), recipe, None, None, None)  # type: ignore[arg-type]
+    averager.swag = Gaussian()  # type: ignore[assignment]
+    network = torch.nn.Identity()
+    found = averager._sampled_features(network, torch.device("cpu"))
+    assert calls == ["sample", "statistics", "features"] * 3
+    for name, parts in (("query", [q for q, _ in drawn]), ("gallery", [g for _, g in drawn])):
+        mean = np.mean([part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts], axis=0)
+        expected = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+        np.testing.assert_allclose(getattr(found, name), expected, rtol=1e-5, atol=1e-6)
+    assert found.gallery_ids.tolist() == [0, 1, 2, 3]
 
 
 def test_averaging_does_not_change_the_run(make_recipe: MakeRecipe, tmp_path: Path) -> None:
