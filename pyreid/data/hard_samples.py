@@ -34,10 +34,11 @@ def hardest(scores: Sequence[float] | NDArray[np.floating], share: float = 0.5) 
         raise ValueError(f"scores: got {values[~np.isfinite(values)][0]} at {int((~np.isfinite(values)).argmax())}")
     if not 0 < share <= 1:
         raise ValueError(f"share: got {share}, expected a number in (0, 1]")
-    return np.sort(np.argsort(-values, kind="stable")[: _kept(len(values), share)])
+    return np.sort(np.argsort(-values, kind="stable")[: kept_of(len(values), share)])
 
 
-def _kept(count: int, share: float) -> int:
+def kept_of(count: int, share: float) -> int:
+    """How many of ``count`` images are kept of a share: rounded up."""
     return math.ceil(share * count - 1e-9)  # 0.07 * 100 is a little more than 7 in floating point
 
 
@@ -150,7 +151,7 @@ class HardSampleSampler:
         if self._plan is not None and self.is_planned:
             return len(self._plan[1])
         groups, size = self._shape()
-        return len(self._shuffled(groups * _kept(size, self.share)))
+        return len(self._shuffled(groups * kept_of(size, self.share)))
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         if self._plan is None or not self.is_planned:

@@ -10,8 +10,9 @@ import torch
 from torch.utils.data import default_collate
 
 from pyreid.data import DatasetWarning, ReIDDataset, SampleKey
+from pyreid.data.hard_samples import kept_of
 from pyreid.data.records import JUNK_PID, NO_CAMERA
-from pyreid.errors import DatasetError, PyreidError, RecipeError, TrainingError
+from pyreid.errors import DatasetError, PyreidError, RecipeError, TrainingError, WeightsError
 from pyreid.models import create_model, list_models
 from pyreid.models.base import ModelOutput, ReIDModel
 from pyreid.training.datamodule import ReIDDataModule
@@ -29,7 +30,7 @@ def check_training_data(dataset: ReIDDataset, recipe: Recipe) -> None:
     Raises:
         DatasetError: no query can ever be answered.
         RecipeError: the sampler asks for more identities, or more images, than there are, or for cameras of which
-            nothing is known.
+            nothing is known; or a round of hard sample mining keeps a single image.
 
     Warns:
         DatasetWarning: some queries have no match, or identities are in training and in testing.
@@ -51,6 +52,7 @@ def check_training_data(dataset: ReIDDataset, recipe: Recipe) -> None:
         raise RecipeError(
             f"'sampler.across_cameras' is true, but training images of {dataset.root} have no cameras; set it to false"
         )
+    _check_mining(dataset, recipe)
     check_matches(dataset)
     shared = dataset.shared_ids
     if shared:
@@ -59,6 +61,21 @@ def check_training_data(dataset: ReIDDataset, recipe: Recipe) -> None:
             f"the first is {min(shared)}; the scores will be too good",
             DatasetWarning,
             stacklevel=2,
+        )
+
+
+def _check_mining(dataset: ReIDDataset, recipe: Recipe) -> None:
+    settings = recipe.mining
+    if settings is None or settings.batches == "identities":  # these repeat images of an identity
+        return
+    pool, groups = dataset.num_train_ids * settings.per_identity, 1
+    if settings.share_of == "identities":
+        groups = dataset.num_train_ids
+    kept = groups * kept_of(pool // groups, settings.share)
+    if kept < 2:
+        raise RecipeError(
+            f"'mining' keeps {kept} of the {pool} images of a round, but batch norm needs at least 2; raise "
+            "mining.share or mining.per_identity"
         )
 
 
@@ -108,6 +125,8 @@ def make_model(recipe: Recipe, *, num_classes: int, weights: str | None) -> ReID
         raise RecipeError(f"'model.overrides.{taken[0]}' is set, which the data set or another key of 'model' decides")
     try:
         model = create_model(name, num_classes=num_classes, weights=weights, **overrides)
+    except WeightsError as error:
+        raise WeightsError(f"'model.weights' is {weights!r}: {error}") from error
     except PyreidError:
         raise
     except (ValueError, TypeError) as error:

@@ -411,7 +411,16 @@ def test_a_huge_learning_rate_is_stopped_by_name(make_recipe: MakeRecipe, tmp_pa
             RecipeError,
             r"'losses\.0' is arcface, which needs cosines, but the logits 'id' of model safr_small change with",
         ),
-        (["model.weights=/nowhere.pth"], WeightsError, r"/nowhere\.pth"),
+        (["model.weights=/nowhere.pth"], WeightsError, r"'model\.weights' is '/nowhere\.pth': .*no such file"),
+        (
+            [
+                "losses=[{type: am_softmax}]",
+                "model.overrides={logit_scale: 1.0}",
+                "mining={per_identity: 1, share: 0.1}",
+            ],
+            RecipeError,
+            r"'mining' keeps 1 of the 6 images of a round, but batch norm needs at least 2; raise mining\.share",
+        ),
         (["trainer.precision=16-mixed"], RecipeError, r"'trainer\.precision' is '16-mixed', which needs a CUDA device"),
     ],
 )
