@@ -7,7 +7,7 @@ python -m benchmarks.bench_graph
 For another size and index, such as a million items without the exact lists:
 
     from benchmarks import bench_graph, _timing
-    million = {"size": (10_000, 990_000, 256), "index": "IVF4096,Flat", "parameters": "nprobe=64"}
+    million = {"size": (10_000, 990_000, 256), "index": "IVF4096,Flat", "parameters": "nprobe=32"}
     _timing.print_table(bench_graph.measure("cpu", 1, exact=False, **million))
 
 `peak_mb` is the memory beyond the features, sampled in a fresh process on Linux, in which everything runs once more.
@@ -30,7 +30,7 @@ from .bench_evaluate import synthetic_features
 REPEATS = 1
 SIZE = (2000, 28_000, 256)
 IMAGES_PER_IDENTITY = 25
-INDEX = "HNSW32"
+INDEX = "PQ"
 K1, TOPK = 20, 50
 
 SETUP = """

@@ -15,7 +15,10 @@ from pyreid.ops.set_neighbors import SetNeighbors
 from pyreid.retrieval.joint_features import JointFeatures
 
 _ROWS_AT_A_TIME = 16384
+_CANDIDATES_AT_A_TIME = 2**23  # of an index that refines: 96 MiB
 _LANDMARKS = 512  # of either kind, see `_farthest`
+_REFINED = 16  # times k items by their codes, then k by their features: see docs/re-ranking.md
+_LEAST_CODED = 16 * 39  # items; 39 points for each of the 16 centroids of a code are the least faiss wants
 _PROBED = 0.55  # of the lists: re-ID features fill space so evenly that less finds too little, see docs/re-ranking.md
 _POINTS_PER_CENTROID = 64  # for k-means; faiss's own 256 make a better index hardly, and training four times as long
 
@@ -55,13 +58,12 @@ def _proposals(x: Tensor, k: int, name: str, parameters: str | None) -> tuple[Te
     faiss = importlib.import_module("faiss")
     if not isinstance(name, str):
         raise TypeError(f"index: expected a string, got {type(name).__name__}")
-    lists = max(1, min(round(len(x) ** 0.5), len(x) // 39))  # 39 points per centroid are the least faiss wants
-    factory = f"IVF{lists},Flat" if name == "IVF" else name
+    factory = _factory(name, *x.shape)
     try:
         index = faiss.index_factory(x.shape[1], factory, faiss.METRIC_L2)
     except RuntimeError as error:
         raise ValueError(f"index: expected a factory string of faiss, got {name!r}") from error
-    inverted = faiss.try_extract_index_ivf(index)
+    inverted, refining = faiss.try_extract_index_ivf(index), isinstance(index, faiss.IndexRefine)
     if inverted is not None:
         inverted.cp.max_points_per_centroid = _POINTS_PER_CENTROID
     chosen, breadth = parameters, "the index's parameters"
@@ -71,6 +73,9 @@ def _proposals(x: Tensor, k: int, name: str, parameters: str | None) -> tuple[Te
     elif "HNSW" in factory:
         breadth = "efSearch"
         chosen = chosen if chosen is not None else f"efSearch={max(128, 2 * k)}"
+    elif refining:
+        breadth = "k_factor_rf"
+        chosen = chosen if chosen is not None else f"k_factor_rf={_REFINED}"
     single = x.float().numpy()
     try:
         index.train(single)
@@ -82,11 +87,22 @@ def _proposals(x: Tensor, k: int, name: str, parameters: str | None) -> tuple[Te
             faiss.ParameterSpace().set_index_parameters(index, chosen)
         except RuntimeError as error:
             raise ValueError(f"parameters: expected parameters of {factory!r}, got {chosen!r}") from error
-    found = [
-        torch.from_numpy(index.search(single[start : start + _ROWS_AT_A_TIME], k)[1])
-        for start in range(0, len(x), _ROWS_AT_A_TIME)
-    ]
+    rows = _ROWS_AT_A_TIME
+    if refining:  # it holds the candidates of all rows of a search
+        rows = min(rows, max(1, _CANDIDATES_AT_A_TIME // int(max(1, index.k_factor * k))))
+    found = [torch.from_numpy(index.search(single[start : start + rows], k)[1]) for start in range(0, len(x), rows)]
     return torch.cat(found), f"faiss {factory}" + (f" ({chosen})" if chosen else ""), breadth
+
+
+def _factory(name: str, items: int, columns: int) -> str:
+    """faiss's factory string for ``"PQ"`` and ``"IVF"`` of features of this shape; any other is its own."""
+    if name == "PQ":
+        if items < _LEAST_CODED:
+            return "Flat"
+        return f"PQ{columns // 2 if columns % 2 == 0 else columns}x4fs,RFlat"
+    if name == "IVF":
+        return f"IVF{max(1, min(round(items**0.5), items // 39))},Flat"  # 39 points per centroid are the least
+    return name
 
 
 def _lists(x: Tensor, proposals: Tensor) -> tuple[Tensor, Tensor]:

@@ -126,7 +126,7 @@ class NeighborGraph:
         gallery: Any,
         k: int,
         *,
-        index: str = "IVF",
+        index: str = "PQ",
         parameters: str | None = None,
         metric: Metric = "euclidean",
         sample: int = 1000,
@@ -144,19 +144,22 @@ class NeighborGraph:
         items that lie farthest from the mean of all and a seeded sample of 512 others, and ``farthest_ratio`` its mean
         part of the exact distance, measured on the same rows.
 
-        Lists from IVF indexes are the same in every run. faiss builds HNSW in several threads, whose order decides
-        about links: lists of two runs may differ unless it has one thread.
+        Lists from PQ and IVF indexes are the same in every run. faiss builds HNSW in several threads, whose order
+        decides about links: lists of two runs may differ unless it has one thread.
 
         Args:
             query: (Q, D) features as for :func:`pyreid.k_reciprocal`; Q may be 0.
             gallery: (G, D).
             k: entries of a list, the item itself among them, from 1 to Q + G.
-            index: ``"IVF"`` for ``"IVFn,Flat"`` with n about sqrt(N), ``"HNSW32"``, or any string for faiss's
-                ``index_factory``.
-            parameters: of the search, as faiss's ParameterSpace has them, for example ``"nprobe=64"`` or
-                ``"efSearch=256"``. None: 55 % of the lists but 8 at least, which found 0.91 of the neighbors of
-                re-ID-like features (docs/re-ranking.md); or the larger of 128 and ``2 k``. Features in clearly apart
-                clusters need far less.
+            index: ``"PQ"`` for ``"PQmx4fs,RFlat"`` with m = D / 2 (D if that is odd): codes of 4 bits for 2 columns,
+                of which all are read, and features for the nearest by their codes; of less than 624 items all features
+                are read (``"Flat"``). ``"IVF"`` for ``"IVFn,Flat"`` with n about sqrt(N), ``"HNSW32"``, or any string
+                for faiss's ``index_factory``, such as ``"IVF4096,PQ64x4fs,RFlat"``.
+            parameters: of the search, as faiss's ParameterSpace has them, for example ``"k_factor_rf=64"``,
+                ``"nprobe=64"`` or ``"efSearch=256"``. None: ``16 k`` items by their codes, which found 0.95 of the
+                neighbors of re-ID-like features (docs/re-ranking.md); 55 % of an IVF index's lists but 8 at least,
+                which found 0.91; or the larger of 128 and ``2 k`` for HNSW. Features in clearly apart clusters need
+                far fewer lists.
             metric: as for :meth:`exact`.
             sample: rows to measure on; all if there are fewer.
             seed: of the samples.

@@ -252,11 +252,12 @@ def test_faiss_lists_and_their_recall() -> None:
     assert not graph.is_exact
 
 
-@pytest.mark.parametrize("index", ["IVF", "HNSW32"])
-def test_re_ranking_by_an_approximate_graph(index: str) -> None:
+@pytest.mark.parametrize(
+    ("index", "parameters"), [("PQ", "k_factor_rf=8"), ("IVF", "nprobe=40"), ("HNSW32", "efSearch=400")]
+)
+def test_re_ranking_by_an_approximate_graph(index: str, parameters: str) -> None:
     pytest.importorskip("faiss")
     query, gallery = singles(40, 1500)
-    parameters = "nprobe=40" if index == "IVF" else "efSearch=400"
     graph = NeighborGraph.faiss(query, gallery, 100, index=index, parameters=parameters)
     assert graph.recall is not None
     assert graph.recall > 0.99
@@ -275,6 +276,7 @@ def test_re_ranking_by_an_approximate_graph(index: str) -> None:
 @pytest.mark.parametrize(
     ("index", "few", "many", "name"),
     [
+        ("PQ2x4fs,RFlat", "k_factor_rf=1", "k_factor_rf=100", "k_factor_rf"),
         ("IVF", "nprobe=1", "nprobe=50", "nprobe"),
         ("HNSW16", "efSearch=1", "efSearch=200", "efSearch"),
         ("PQ4x4", None, None, "the index's parameters"),
@@ -300,10 +302,40 @@ def test_the_default_index_finds_nine_of_ten_of_features_without_clusters(caplog
     query, gallery = (rng.standard_normal((n, 64), dtype=np.float32) for n in (100, 5900))
     with caplog.at_level("WARNING", logger="pyreid.retrieval.graph"):
         graph = NeighborGraph.faiss(query, gallery, 21)
-    assert graph.source == "faiss IVF77,Flat (nprobe=42)"
+        lists = NeighborGraph.faiss(query, gallery, 21, index="IVF")
+    assert graph.source == "faiss PQ32x4fs,RFlat (k_factor_rf=16)"
+    assert lists.source == "faiss IVF77,Flat (nprobe=42)"
     assert graph.recall is not None
-    assert graph.recall > 0.9
+    assert lists.recall is not None
+    assert graph.recall > 0.95
+    assert lists.recall > 0.9
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("items", "dim", "k", "source"),
+    [
+        (623, 8, 30, "faiss Flat"),
+        (624, 8, 30, "faiss PQ4x4fs,RFlat (k_factor_rf=16)"),
+        (700, 7, 5, "faiss PQ7x4fs,RFlat (k_factor_rf=16)"),
+        (700, 1, 700, "faiss PQ1x4fs,RFlat (k_factor_rf=16)"),
+    ],
+)
+def test_the_default_index_is_there_for_every_shape(items: int, dim: int, k: int, source: str) -> None:
+    pytest.importorskip("faiss")
+    query, gallery = singles(20, items - 20, dim=dim)
+    graph = NeighborGraph.faiss(query, gallery, k)
+    assert graph.source == source
+    assert graph.recall is not None
+    assert graph.recall > 0.97
+
+
+def test_refined_lists_do_not_depend_on_how_many_rows_are_searched_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faiss")
+    query, gallery = singles(50, 950)
+    many = NeighborGraph.faiss(query, gallery, 21)
+    monkeypatch.setattr("pyreid.retrieval.faiss_graph._CANDIDATES_AT_A_TIME", 21 * 16 * 7)
+    assert torch.equal(NeighborGraph.faiss(query, gallery, 21).indices, many.indices)
 
 
 def test_lists_that_faiss_leaves_short_are_made_exactly() -> None:
@@ -324,7 +356,7 @@ rng = np.random.default_rng(0)
 centres = rng.standard_normal((400, 64), dtype="f4")
 x = centres[rng.integers(0, 400, 30_000)] + 0.3 * rng.standard_normal((30_000, 64), dtype="f4")
 def run(query, gallery):
-    graph = NeighborGraph.faiss(query, gallery, 60, parameters="nprobe=8", sample=200)
+    graph = NeighborGraph.faiss(query, gallery, 60, sample=200)
     return graph, k_reciprocal(query, gallery, topk=40, graph=graph)
 run(x[:10], x[:500])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
