@@ -320,9 +320,9 @@ def _make_trainer(
 def _run(trainer: L.Trainer, module: Any, data: Any, checkpoint: Path | None) -> None:
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:
-        # Lightning turns Ctrl-C into an exit.
-        if trainer.interrupted:
+    except SystemExit as done:
+        # Lightning turns Ctrl-C into an exit; others, such as that of the command line on SIGTERM, are what they are.
+        if isinstance(done.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
 

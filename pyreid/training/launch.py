@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,7 +112,9 @@ def _write(path: Path, value: object) -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Not sys.stdin.read(), which holds a lock that an interpreter which ends for another reason would crash on.
+    while os.read(0, 1 << 16):
+        pass
     os._exit(1)
 
 
@@ -119,11 +122,13 @@ def main(folder: Path) -> int:
     """One of the processes that :func:`launch` starts."""
     import torch.distributed as dist
 
+    from pyreid.data import DatasetWarning
     from pyreid.training.devices import device_of_rank
     from pyreid.training.engine import train
     from pyreid.training.processes import current_ranks
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    warnings.simplefilter("ignore", DatasetWarning)  # the process that starts this one has looked at the data set
     recipe, options = pickle.loads((folder / "job").read_bytes())
     ranks = current_ranks()
     try:

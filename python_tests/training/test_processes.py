@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -298,12 +300,28 @@ def test_a_protocol_of_random_galleries_gives_all_ranks_mean_and_deviation(seen:
 # ------------------------------------------------------------------------------------------- processes of its own
 
 
-def test_training_starts_its_processes_itself(tmp_path: Path, folder: Path) -> None:
+def test_training_starts_its_processes_itself(tmp_path: Path, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     recipe = load_recipe(folder / "plain/recipe.yaml", ["trainer.devices=2", "trainer.strategy=ddp"])
     result = train(recipe, output_dir=tmp_path / "run", progress=False)
+    assert "DatasetWarning" not in capfd.readouterr().err, "this process has said it"
     assert_same(saved(tmp_path, "run")["state_dict"], saved(folder, "plain")["state_dict"])
     assert result.evaluation is not None
     assert result.evaluation.map == result.last_map
+
+
+def test_a_process_that_is_told_to_end_does_so_without_a_crash() -> None:
+    """Its watch for the end of its parent is still reading then."""
+    code = (
+        "import threading, time; from pyreid.training.launch import _end_with_parent; "
+        "threading.Thread(target=_end_with_parent, daemon=True).start(); time.sleep(0.3)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stderr is not None
+    assert (child.stderr.read(), child.wait()) == (b"", 0)
+    child = subprocess.Popen([sys.executable, "-c", f"{code}; time.sleep(60)"], stdin=subprocess.PIPE)
+    assert child.stdin is not None
+    child.stdin.close()
+    assert child.wait(30) == 1, "it ends with its parent"
 
 
 def test_an_error_of_a_process_comes_through(tmp_path: Path, recipe_file: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import signal
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -159,6 +160,18 @@ def test_ctrl_c_comes_through_as_such(make_recipe: MakeRecipe, tmp_path: Path, m
     with pytest.raises(KeyboardInterrupt):
         run(make_recipe(), tmp_path / "run")
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_an_exit_stays_the_exit_that_it_is(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(module: ReIDModule, batch: Any, batch_idx: int) -> torch.Tensor:
+        sys.exit(143)  # as the command line does on SIGTERM
+
+    monkeypatch.setattr(ReIDModule, "training_step", leave)
+    with pytest.raises(SystemExit) as caught:
+        run(make_recipe(), tmp_path / "run")
+    assert caught.value.code == 143
 
 
 def test_progress_prints_one_line_an_epoch(
