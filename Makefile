@@ -31,8 +31,13 @@ install: $(VENV)/.installed
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
+# What the C++ tests need: they are built while the rest is fetched.
+$(VENV)/.cmake: $(BIN)/python
+	$(BIN)/python -m pip install --quiet "cmake>=3.24" "ninja>=1.11"
+	touch $@
+
 # torch comes first: the build then finds it, and pip fetches no second one into an isolated build environment.
-$(VENV)/.torch: $(BIN)/python
+$(VENV)/.torch: $(VENV)/.cmake
 	$(BIN)/python -m pip install --quiet "torch>=2.11" "torchvision>=0.26"
 	touch $@
 
@@ -45,7 +50,7 @@ demo: install
 
 test: test-cpp test-python
 
-test-cpp: install
+test-cpp: $(VENV)/.cmake
 	$(BIN)/cmake -S . -B build/cpp_tests -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
 	  -DPYREID_EXTENSION=OFF -DPYREID_TESTS=ON
 	$(BIN)/cmake --build build/cpp_tests
