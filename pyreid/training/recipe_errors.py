@@ -26,7 +26,12 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
         error: what ``model.model_validate`` raised.
         model: the model, from which the known keys are taken for suggestions.
     """
-    parts = [_describe_one(dict(item), model) for item in error.errors()]
+    found = error.errors()
+    # pydantic counts the valid items: a list whose items are wrong seems too short besides, and is not.
+    within = {item["loc"][:end] for item in found for end in range(len(item["loc"]))}
+    parts = [
+        _describe_one(dict(item), model) for item in found if item["type"] != "too_short" or item["loc"] not in within
+    ]
     shown = list(dict.fromkeys(parts))
     more = f"; and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
     return "; ".join(shown[:_SHOWN]) + more

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -103,6 +104,12 @@ class RunFolder:
             raise ValueError("resume and overwrite exclude each other; give one of them")
         if self.root.exists() and not self.root.is_dir():
             raise TrainingError(f"output {self.root}: is a file, expected a folder")
+        present = next(path for path in (self.root, *self.root.absolute().parents) if path.exists())
+        if not present.is_dir() or not os.access(present, os.W_OK | os.X_OK):
+            why = "no permission to write there" if present.is_dir() else "it is a file"
+            raise TrainingError(
+                f"output {self.root}: nothing can be written in {present} ({why}); choose another folder"
+            )
         if self.holds_repeated_runs():
             raise TrainingError(
                 f"output {self.root}: holds the folders of repeated runs; choose another folder, or give --repeat"

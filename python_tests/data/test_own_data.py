@@ -126,7 +126,7 @@ def test_csv_with_path_and_id_only(tmp_path: Path) -> None:
     assert {record.pid for record in dataset.train} == {0, 2}, "whole numbers stay, 0 as well"
     assert [record.path.name for record in dataset.query] == ["1_0.jpg", "3_0.jpg"]
     assert not dataset.has_cameras
-    with pytest.raises(DatasetError, match=r"dataset\.csv: file not found"):
+    with pytest.raises(DatasetError, match=r"dataset\.csv: file not found; put one there, or give"):
         load_dataset("csv", tmp_path)
     with pytest.raises(DatasetError, match="nowhere: file or folder not found, expected the CSV file data set"):
         load_dataset("csv", tmp_path / "nowhere")
@@ -199,4 +199,22 @@ def test_halves_are_disjoint_and_each_camera_of_a_test_identity_has_one_query(pa
     assert 0 <= len(train) - len(test) <= 1
     queries = [(image.identity, image.camera) for image in done if image.split == "query"]
     assert len(set(queries)) == len(queries)
-    assert set(queries) == {(image.identity, image.camera) for image in done if image.split != "train"}
+    for identity in test:
+        own = [image for image in done if image.identity == identity]
+        cameras = {image.camera for image in own}
+        asked = [image.camera for image in own if image.split == "query"]
+        if len(cameras) < len(own):
+            assert set(asked) == cameras
+        else:  # one image in each camera: the others are what the query is to find
+            assert asked == [own[0].camera]
+
+
+def test_one_image_in_each_camera_leaves_a_gallery(tmp_path: Path) -> None:
+    rows = [f"{i}{c}.jpg,{i},{c}" for i in "ab" for c in "xyz"]
+    for row in rows:
+        write_image(tmp_path / row.partition(",")[0])
+    path = write_csv(tmp_path, "\n".join(["path,id,camera", *rows]) + "\n")
+    with pytest.warns(DatasetWarning, match="where no camera has a second one, the first image alone"):
+        dataset = load_dataset("csv", path)
+    assert [record.path.name for record in dataset.query] == ["bx.jpg"]
+    assert [record.path.name for record in dataset.gallery] == ["by.jpg", "bz.jpg"]

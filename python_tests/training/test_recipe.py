@@ -213,6 +213,12 @@ def test_a_wrong_override_is_one_readable_line(make_recipe: Callable[..., Recipe
     assert "\n" not in str(caught.value)
 
 
+def test_a_list_with_a_wrong_item_is_not_called_too_short(make_recipe: Callable[..., Recipe]) -> None:
+    with pytest.raises(RecipeError, match=r"unknown key 'losses\.0\.logits'") as caught:
+        make_recipe("losses=[{type: triplet, embedding: features, logits: id}]")
+    assert "at least" not in str(caught.value)
+
+
 def test_a_learned_weight_needs_something_to_weigh(make_recipe: Callable[..., Recipe]) -> None:
     make_recipe("losses.1.weight=0")
     with pytest.raises(RecipeError, match=r"losses\.1\.weight is 0, but loss_weighting\.mode 'learned' needs"):

@@ -12,6 +12,21 @@ from pyreid.errors import TrainingError
 from pyreid.training.run_folder import RunFolder, write_csv
 
 
+def test_an_output_that_cannot_be_made_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        TrainingError, match=r"output .*file/deep/run: nothing can be written in .*file \(it is a file\)"
+    ):
+        RunFolder(tmp_path / "file" / "deep" / "run").check(resume=False, overwrite=False)
+    RunFolder(tmp_path / "a" / "run").check(resume=False, overwrite=False)
+    assert not (tmp_path / "a").exists()
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)  # root may write anywhere
+    with pytest.raises(TrainingError, match=r"nothing can be written in .* \(no permission to write there\)"):
+        RunFolder(tmp_path / "a" / "run").check(resume=False, overwrite=False)
+
+
 def test_a_reader_of_the_old_file_keeps_it_whole(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file.txt"
     write_text(path, "old")

@@ -35,7 +35,7 @@ def _read_rows(scan: Scan, path: Path) -> list[tuple[int, dict[str, str]]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        scan.problems.append(f"{path}: file not found")
+        scan.problems.append(f"{path}: file not found; put one there, or give the path of your CSV file itself")
         return []
     except (OSError, UnicodeDecodeError) as error:
         scan.problems.append(f"{path}: cannot be read ({error})")

@@ -35,13 +35,18 @@ def split_in_halves(images: Sequence[OwnImage]) -> list[OwnImage]:
     """Splits for data without: every second identity is for testing, in the order of the names.
 
     The first image of each test identity in each of its cameras is a query, and its others are the gallery. Without
-    cameras, the first image of each test identity is.
+    cameras, the first image of each test identity is. So it is where each of its cameras has but one image, which would
+    leave nothing for the gallery.
     """
     testing = set(sorted({image.identity for image in images})[1::2])
+    views: dict[str, list[str]] = {}
+    for image in images:
+        views.setdefault(image.identity, []).append(image.camera)
+    once = {identity for identity, cameras in views.items() if len(set(cameras)) == len(cameras)}
     seen: set[tuple[str, str]] = set()
     done: list[OwnImage] = []
     for image in images:
-        key = (image.identity, image.camera)
+        key = (image.identity, "" if image.identity in once else image.camera)
         split = "train" if image.identity not in testing else "gallery" if key in seen else "query"
         seen.add(key)
         done.append(OwnImage(path=image.path, identity=image.identity, camera=image.camera, split=split))
@@ -58,7 +63,7 @@ def make_listing(root: Path, images: Sequence[OwnImage], scan: Scan) -> Listing:
         testing = len({image.identity for image in images if image.split != "train"})
         scan.notices.append(
             f"{root}: no splits are given; every second identity is for testing ({testing}), and the first image of "
-            "each in each camera is a query"
+            "each in each camera is a query (where no camera has a second one, the first image alone)"
         )
     unseen = [image for image in images if not image.camera]
     if unseen and len(unseen) < len(images):
