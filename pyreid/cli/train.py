@@ -43,7 +43,7 @@ def train(
     from rich.console import Console
 
     from pyreid import training
-    from pyreid.errors import RecipeError, WeightsError
+    from pyreid.errors import DatasetError, RecipeError, WeightsError
 
     loaded = training.load_recipe(recipe, overrides or [])
     folder = output if output is not None else Path("runs") / loaded.name
@@ -53,7 +53,7 @@ def train(
             _repeat(loaded, repeat, options, quiet=quiet)
             return
         result = training.train(loaded, **options)
-    except (RecipeError, WeightsError) as error:  # of what only data set, model and machine can tell
+    except (DatasetError, RecipeError, WeightsError) as error:  # of what only data set, model and machine can tell
         raise type(error)(f"recipe {training.find_recipe(recipe)}: {error}") from error
     if not quiet and _is_first():
         Console(highlight=False, soft_wrap=True).print(

@@ -255,7 +255,12 @@ def open_dataset(recipe: Recipe) -> ReIDDataset:
     missing = missing_root(get_layout(recipe.data.dataset), root)
     if missing is not None:
         raise DatasetError(f"'data.root' is {recipe.data.root!r}: {missing}")
-    return load_dataset(recipe.data.dataset, root)
+    try:
+        return load_dataset(recipe.data.dataset, root)
+    except DatasetError as error:
+        raise DatasetError(
+            f"'data.root' is {recipe.data.root!r}, read as 'data.dataset' {recipe.data.dataset}: {error}"
+        ) from error
 
 
 def _fit(recipe: Recipe, folder: RunFolder, parts: _Parts, ranks: Ranks, progress: bool) -> TrainingResult:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 from pyreid.cli.evaluate import evaluate
 from pyreid.cli.train import train
 from pyreid.data import synthesize
-from pyreid.errors import RecipeError, TrainingError
+from pyreid.errors import DatasetError, RecipeError, TrainingError
 
 app = typer.Typer()
 app.command()(train)
@@ -83,6 +84,17 @@ def test_wrong_settings_are_errors(market: Path, tmp_path: Path) -> None:
     both = CliRunner().invoke(app, ["demo", f"data.root={market}", "--resume", "--overwrite"])
     assert both.exit_code == 2
     assert not (tmp_path / "run").exists()
+
+
+def test_half_a_data_set_names_the_keys_that_say_where_and_what_it_is(market: Path, tmp_path: Path) -> None:
+    root = tmp_path / "half"
+    shutil.copytree(market, root, ignore=shutil.ignore_patterns("query"))
+    done = CliRunner().invoke(app, ["demo", f"data.root={root}", *QUICK[:-2], "--output", str(tmp_path / "run")])
+    assert isinstance(done.exception, DatasetError)
+    assert re.match(r"recipe \S+/demo\.yaml", str(done.exception))
+    assert str(done.exception).endswith(
+        f"'data.root' is '{root}', read as 'data.dataset' market1501: {root / 'query'}: folder not found"
+    )
 
 
 def test_repeated_runs_end_with_a_table(market: Path, tmp_path: Path) -> None:
