@@ -53,6 +53,8 @@ def find_recipe(path_or_name: str | Path) -> Path:
     if path.is_file():
         return path
     name = str(path_or_name)
+    if (path / "run-1" / "recipe.yaml").is_file():
+        raise RecipeError(f"{path}: holds repeated runs; give one of them, such as {path / 'run-1'}")
     if path.is_absolute() or name.startswith("."):
         raise RecipeError(f"{path}: no such recipe file")
     wanted = name.removesuffix(".yaml").removesuffix(".yml")

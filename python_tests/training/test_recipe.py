@@ -302,3 +302,10 @@ def test_push_losses_need_the_centres_of_a_center_loss(losses: str, message: str
     with pytest.raises(RecipeError, match=message):
         load_recipe("safr/veri776_small", [f"losses={losses}"])
     load_recipe("safr/veri776_small", ["losses=[{type: push, smart: false}]"])
+
+
+def test_a_folder_of_repeated_runs_is_no_recipe(tmp_path: Path) -> None:
+    (tmp_path / "run-1").mkdir()
+    (tmp_path / "run-1" / "recipe.yaml").write_text("base: demo\n")
+    with pytest.raises(RecipeError, match=r"holds repeated runs; give one of them, such as .*run-1"):
+        load_recipe(str(tmp_path))
