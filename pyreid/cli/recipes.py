@@ -63,6 +63,7 @@ def _plot(name: str, overrides: list[str], path: Path) -> None:
     if path.suffix[1:].lower() not in known:
         raise typer.BadParameter(f"{path} ends in none of {', '.join(known)}", param_hint="--plot-schedule")
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=120))
+    print(f"schedule of {recipe.name}: {path}")
 
 
 def _list(pattern: str | None) -> None:

@@ -148,6 +148,9 @@ def _open_run(path: Path) -> Opened:
     root = path.absolute() if path.is_dir() else path.absolute().parent.parent
     recipe = root / RECIPE
     if not recipe.is_file():
+        first = path / "run-1"  # of repeated ones
+        if (first / RECIPE).is_file():
+            raise FileNotFoundError(f"model: {path}: holds repeated runs; give one of them, such as {first}")
         if path.is_dir():
             raise FileNotFoundError(f"model: {path}: expected the folder of a run, but there is no {recipe}")
         if path.suffix in SUFFIXES:

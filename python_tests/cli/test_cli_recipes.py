@@ -55,6 +55,7 @@ def test_the_schedule_is_drawn(tmp_path: Path) -> None:
     out = tmp_path / "schedule.png"
     result = CliRunner().invoke(app, ["rmnet/market1501_light", "--plot-schedule", str(out)])
     assert result.exit_code == 0, result.output
+    assert str(out) in result.output.replace("\n", "")
     with Image.open(out) as picture:
         assert min(picture.size) > 300
     for wrong in ([], ["safr/*"]):

@@ -205,7 +205,7 @@ def test_a_colour_histogram_fails(tmp_path: Path, layout: str) -> None:
 def test_refuses_a_folder_that_is_not_empty(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(DatasetError, match="mine: the folder is not empty"):
+    with pytest.raises(DatasetError, match=r"mine: the folder is not empty; .*--overwrite"):
         synthesize("market1501", tmp_path / "mine", **SMALL)
     with pytest.raises(DatasetError, match="is not a synthetic data set of pyreid"):
         synthesize("market1501", tmp_path / "mine", **SMALL, overwrite=True)

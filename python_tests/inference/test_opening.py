@@ -158,3 +158,11 @@ def test_runs_that_are_not_whole() -> None:
     Path("one/recipe.yaml").write_text("model: {name: rmnet}\nkey_of_the_future: 1\n")
     with pytest.raises(WeightsError, match="yet"):
         pyreid.FeatureExtractor("one")
+
+
+def test_a_folder_of_repeated_runs_names_one_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("all/run-1").mkdir(parents=True)
+    Path("all/run-1/recipe.yaml").write_text("model: {name: rmnet}\n")
+    with pytest.raises(FileNotFoundError, match="model: all: holds repeated runs; give one of them, such as all/run-1"):
+        open_model("all", None)

@@ -115,7 +115,7 @@ def _check_target(root: Path, *, overwrite: bool) -> None:
     if not any(root.iterdir()):
         return
     if not overwrite:
-        raise DatasetError(f"{root}: the folder is not empty; choose another, or ask to overwrite it")
+        raise DatasetError(f"{root}: the folder is not empty; choose another, or give --overwrite (overwrite=True)")
     if read_manifest(root) is None:
         raise DatasetError(f"{root}: is not a synthetic data set of pyreid (no synthetic.json) and is not overwritten")
 
