@@ -14,7 +14,7 @@
 //
 // gradient: row i of dx is the sum over j of (g_i w_ij + g_j w_ji) (x_i - x_j). A thread holds 4 rows of 4 columns (2
 // of doubles): 32 instructions of arithmetic for two 128-bit loads, of a row j, straight from the caches, and of 4
-// weights from shared memory; the next weights are on their way meanwhile. A block computes 64 rows, or 16 where blocks
+// weights from shared memory, whose loads are under way all at once. A block computes 64 rows, or 16 where blocks
 // of 64 would be few: there its warps share the rows j out among them in four parts, whose sums are added in order, so
 // that B = 72, D = 2048 gives 160 blocks and B = 1024, D = 512 gives 512. The differences are formed one by one, since
 // a product of matrices would lose the digits of near duplicates, whose weights are large. Reads B^2 D / 64 (or 16)
@@ -174,11 +174,9 @@ constexpr int64_t kManyBlocks = 264;  // two for each multiprocessor of an H200
 
 // kSlices: into how many parts the rows j are shared out.
 template <class T, int kSlices, bool kPacks>
-__global__ __launch_bounds__(kThreads) void soft_gradient_kernel(const T* __restrict__ grad, bool per_anchor,
-                                                                 const T* __restrict__ x, const T* __restrict__ weights,
-                                                                 const T* __restrict__ slopes, int64_t b, int64_t d,
-                                                                 int64_t column_tiles, int64_t tiles,
-                                                                 T* __restrict__ dx) {
+__global__ __launch_bounds__(kThreads, sizeof(T) == 4 ? 2 : 1) void soft_gradient_kernel(
+    const T* __restrict__ grad, bool per_anchor, const T* __restrict__ x, const T* __restrict__ weights,
+    const T* __restrict__ slopes, int64_t b, int64_t d, int64_t column_tiles, int64_t tiles, T* __restrict__ dx) {
   constexpr int kWidth = kPackSize<T>, kColumns = kPackColumns * kWidth;
   constexpr int kGroups = kThreads / (kPackColumns * kSlices);  // of kThreadRows rows each
   constexpr int kRows = kGroups * kThreadRows, kOthers = kTileWeights / kRows;
@@ -200,6 +198,22 @@ __global__ __launch_bounds__(kThreads) void soft_gradient_kernel(const T* __rest
       for (int c = 0; c < kWidth; ++c) out[c] = k + c < d ? x[row * d + k + c] : T(0);
     }
   };
+  // Of the weights that a thread fetches: the first row and the column in a tile's part of the matrix...
+  constexpr int kRowStep = kThreads / kOthers, kOtherStep = kThreads / kRows;
+  static_assert(kThreads % kOthers == 0 && kThreads % kRows == 0, "a thread keeps to its column");
+  const int tile_row = static_cast<int>(threadIdx.x) / kOthers, across = static_cast<int>(threadIdx.x) % kOthers;
+  // ...and in the mirror image of that part, whose rows are the rows j.
+  const int tile_other = static_cast<int>(threadIdx.x) / kRows, down = static_cast<int>(threadIdx.x) % kRows;
+  const auto fetch = [&](int64_t row0, int64_t column0, int row, int column, int step, T(&out)[kStaged]) {
+    const int64_t first = row0 + row;
+    const T* place = weights + first * b + column0 + column;
+    const int64_t left = column0 + column < b ? b - first : 0;  // rows from the first one on
+#pragma unroll
+    for (int s = 0; s < kStaged; ++s) {
+      out[s] = s * step < left ? *place : T(0);
+      place += step * b;
+    }
+  };
   const auto factor_of = [&](int64_t a) { return a < b ? (per_anchor ? grad[a] : grad[0]) * slopes[a] : T(0); };
   for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
     const int64_t i0 = tile / column_tiles * kRows;
@@ -213,27 +227,14 @@ __global__ __launch_bounds__(kThreads) void soft_gradient_kernel(const T* __rest
       for (int c = 0; c < kWidth; ++c) sums[r][c] = 0;
     }
     for (int e = threadIdx.x; e < kRows; e += kThreads) own_factors[e] = factor_of(i0 + e);
-    T factors[kFactors], along_rows[kStaged], along_columns[kStaged];  // of the next rows j
-    // All loads of a thread are under way at once, while the rows j before are summed.
-    const auto fetch = [&](int64_t j0) {
-#pragma unroll
-      for (int s = 0; s < kFactors; ++s) factors[s] = factor_of(j0 + s * kThreads + threadIdx.x);
-#pragma unroll
-      for (int s = 0; s < kStaged; ++s) {
-        const int e = s * kThreads + static_cast<int>(threadIdx.x);
-        const int64_t i = i0 + e / kOthers, j = j0 + e % kOthers;
-        along_rows[s] = i < b && j < b ? weights[i * b + j] : T(0);
-      }
-#pragma unroll
-      for (int s = 0; s < kStaged; ++s) {
-        const int e = s * kThreads + static_cast<int>(threadIdx.x);
-        const int64_t i = i0 + e % kRows, j = j0 + e / kRows;
-        along_columns[s] = i < b && j < b ? weights[j * b + i] : T(0);
-      }
-    };
-    fetch(0);
     for (int64_t j0 = 0; j0 < b; j0 += kOthers) {
       const int others = static_cast<int>(b - j0 < kOthers ? b - j0 : kOthers);
+      // All loads of a thread are under way at once, while other warps and the block beside this one still sum.
+      T factors[kFactors], along_rows[kStaged], along_columns[kStaged];
+#pragma unroll
+      for (int s = 0; s < kFactors; ++s) factors[s] = factor_of(j0 + s * kThreads + threadIdx.x);
+      fetch(i0, j0, tile_row, across, kRowStep, along_rows);
+      fetch(j0, i0, tile_other, down, kOtherStep, along_columns);
       __syncthreads();  // the last weights have been read
 #pragma unroll
       for (int s = 0; s < kFactors; ++s) {
@@ -242,17 +243,16 @@ __global__ __launch_bounds__(kThreads) void soft_gradient_kernel(const T* __rest
       }
 #pragma unroll
       for (int s = 0; s < kStaged; ++s) {
-        const int e = s * kThreads + static_cast<int>(threadIdx.x);
-        pair_weights[e % kOthers][e / kOthers] = own_factors[e / kOthers] * along_rows[s];
+        const int r = tile_row + s * kRowStep;
+        pair_weights[across][r] = own_factors[r] * along_rows[s];
       }
       __syncthreads();
 #pragma unroll
       for (int s = 0; s < kStaged; ++s) {
-        const int e = s * kThreads + static_cast<int>(threadIdx.x);
-        pair_weights[e / kRows][e % kRows] += other_factors[e / kRows] * along_columns[s];
+        const int j = tile_other + s * kOtherStep;
+        pair_weights[j][down] += other_factors[j] * along_columns[s];
       }
       __syncthreads();
-      if (j0 + kOthers < b) fetch(j0 + kOthers);
 #pragma unroll 4
       for (int j = slice; j < others; j += kSlices) {
         T other[kWidth], weight[kThreadRows];
