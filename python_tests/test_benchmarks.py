@@ -113,6 +113,6 @@ def test_re_ranking_from_a_graph(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("faiss", reason="the extra faiss is not installed")
     bench = module("bench_graph")
     rows = bench.measure("cpu", 1, size=(20, 400, 16), memory=False)
-    assert [r["peer"] for r in rows] == ["faiss HNSW32 alone", "exact lists"]
+    assert [r["peer"] for r in rows] == ["faiss PQ alone", "exact lists"]
     assert "of the best 50 are those of the exact lists" in capsys.readouterr().out
     assert bench._shared(np.array([[1, 2], [3, 4]]), np.array([[2, 5], [3, 4]])) == 0.75
