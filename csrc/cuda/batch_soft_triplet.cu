@@ -172,14 +172,20 @@ constexpr int kTileWeights = 4096;    // rows of a tile times rows j at once
 constexpr int kPad = 4;               // keeps 4 weights aligned and their banks apart
 constexpr int64_t kManyBlocks = 264;  // two for each multiprocessor of an H200
 
+template <class T>
+constexpr int kTileColumns = kPackColumns * kPackSize<T>;
+
 // kSlices: into how many parts the rows j are shared out.
+template <int kSlices>
+constexpr int kTileRows = kThreads / (kPackColumns * kSlices) * kThreadRows;
+
 template <class T, int kSlices, bool kPacks>
 __global__ __launch_bounds__(kThreads, sizeof(T) == 4 ? 2 : 1) void soft_gradient_kernel(
     const T* __restrict__ grad, bool per_anchor, const T* __restrict__ x, const T* __restrict__ weights,
     const T* __restrict__ slopes, int64_t b, int64_t d, int64_t column_tiles, int64_t tiles, T* __restrict__ dx) {
-  constexpr int kWidth = kPackSize<T>, kColumns = kPackColumns * kWidth;
-  constexpr int kGroups = kThreads / (kPackColumns * kSlices);  // of kThreadRows rows each
-  constexpr int kRows = kGroups * kThreadRows, kOthers = kTileWeights / kRows;
+  constexpr int kWidth = kPackSize<T>, kColumns = kTileColumns<T>;
+  constexpr int kRows = kTileRows<kSlices>, kOthers = kTileWeights / kRows;
+  constexpr int kGroups = kRows / kThreadRows;
   constexpr int kStaged = kTileWeights / kThreads, kFactors = (kOthers + kThreads - 1) / kThreads;  // of a thread
   __shared__ __align__(16) T pair_weights[kOthers][kRows + kPad];
   __shared__ T own_factors[kRows], other_factors[kOthers];
@@ -316,12 +322,6 @@ __global__ __launch_bounds__(kThreads, sizeof(T) == 4 ? 2 : 1) void soft_gradien
     }
   }
 }
-
-template <class T>
-constexpr int kTileColumns = kPackColumns * kPackSize<T>;
-
-template <int kSlices>
-constexpr int kTileRows = kThreads / (kPackColumns * kSlices) * kThreadRows;
 
 template <class T, int kSlices>
 int64_t gradient_tiles(int64_t b, int64_t d) {

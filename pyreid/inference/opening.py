@@ -25,6 +25,7 @@ FRESH = "none"  # in place of a weights file
 RECIPE = "recipe.yaml"
 CHECKPOINTS = "checkpoints"
 BEST = "best.ckpt"
+FIRST = "run-1"  # of repeated runs, in the folder of all
 
 
 class _Model(BaseModel):
@@ -148,7 +149,7 @@ def _open_run(path: Path) -> Opened:
     root = path.absolute() if path.is_dir() else path.absolute().parent.parent
     recipe = root / RECIPE
     if not recipe.is_file():
-        first = path / "run-1"  # of repeated ones
+        first = path / FIRST
         if (first / RECIPE).is_file():
             raise FileNotFoundError(f"model: {path}: holds repeated runs; give one of them, such as {first}")
         if path.is_dir():

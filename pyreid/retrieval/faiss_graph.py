@@ -18,7 +18,7 @@ _ROWS_AT_A_TIME = 16384
 _CANDIDATES_AT_A_TIME = 2**23  # of an index that refines: 96 MiB
 _LANDMARKS = 512  # of either kind, see `_farthest`
 _REFINED = 16  # times k items by their codes, then k by their features: see docs/re-ranking.md
-_LEAST_CODED = 16 * 39  # items; 39 points for each of the 16 centroids of a code are the least faiss wants
+_LEAST_PER_CENTROID = 39  # points, for k-means in faiss to be content
 _PROBED = 0.55  # of the lists: re-ID features fill space so evenly that less finds too little, see docs/re-ranking.md
 _POINTS_PER_CENTROID = 64  # for k-means; faiss's own 256 make a better index hardly, and training four times as long
 
@@ -66,16 +66,15 @@ def _proposals(x: Tensor, k: int, name: str, parameters: str | None) -> tuple[Te
     inverted, refining = faiss.try_extract_index_ivf(index), isinstance(index, faiss.IndexRefine)
     if inverted is not None:
         inverted.cp.max_points_per_centroid = _POINTS_PER_CENTROID
-    chosen, breadth = parameters, "the index's parameters"
+    widths = {}  # what of its parameters makes the index find more
     if inverted is not None:
-        breadth = "nprobe"
-        chosen = chosen if chosen is not None else f"nprobe={max(8, round(_PROBED * inverted.nlist))}"
+        widths["nprobe"] = max(8, round(_PROBED * inverted.nlist))
     elif "HNSW" in factory:
-        breadth = "efSearch"
-        chosen = chosen if chosen is not None else f"efSearch={max(128, 2 * k)}"
-    elif refining:
-        breadth = "k_factor_rf"
-        chosen = chosen if chosen is not None else f"k_factor_rf={_REFINED}"
+        widths["efSearch"] = max(128, 2 * k)
+    if refining:
+        widths["k_factor_rf"] = _REFINED
+    breadth = " or ".join(widths) or "the index's parameters"
+    chosen = parameters if parameters is not None else ",".join(f"{name}={value}" for name, value in widths.items())
     single = x.float().numpy()
     try:
         index.train(single)
@@ -97,11 +96,11 @@ def _proposals(x: Tensor, k: int, name: str, parameters: str | None) -> tuple[Te
 def _factory(name: str, items: int, columns: int) -> str:
     """faiss's factory string for ``"PQ"`` and ``"IVF"`` of features of this shape; any other is its own."""
     if name == "PQ":
-        if items < _LEAST_CODED:
+        if items < 16 * _LEAST_PER_CENTROID:  # a code of 4 bits has 16
             return "Flat"
         return f"PQ{columns // 2 if columns % 2 == 0 else columns}x4fs,RFlat"
     if name == "IVF":
-        return f"IVF{max(1, min(round(items**0.5), items // 39))},Flat"  # 39 points per centroid are the least
+        return f"IVF{max(1, min(round(items**0.5), items // _LEAST_PER_CENTROID))},Flat"
     return name
 
 

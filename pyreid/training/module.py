@@ -51,7 +51,6 @@ class ReIDModule(L.LightningModule):
         self.recipe = recipe
         self._own_optimizer = own_optimizer(objective)  # plain SGD, which has no state to save
         self.pending: list[BatchRecord] = []
-        self._batches_of_step = 0
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         """The loss of one batch."""
@@ -59,17 +58,17 @@ class ReIDModule(L.LightningModule):
         # default_collate has turned the numbers of the samples into tensors.
         indices = torch.as_tensor(batch.index)
         self.pending.append(BatchRecord(batch_idx, loss.detach(), terms, indices))
-        self._batches_of_step += 1
-        return loss * self._share_of_step(batch_idx)
+        # Lightning divides by the setting also where the epoch's last step has fewer batches.
+        return loss * (self.recipe.trainer.accumulate / self._batches_of_step(batch_idx))
 
-    def _share_of_step(self, batch_idx: int) -> float:
-        """Lightning divides by ``trainer.accumulate`` also where the epoch's last step has fewer batches."""
+    def _batches_of_step(self, batch_idx: int) -> int:
+        """Of the step that this batch belongs to: ``trainer.accumulate``, or what is left for the epoch's last."""
         accumulate = self.recipe.trainer.accumulate
         if accumulate == 1:
-            return 1.0
+            return 1
         batches = int(self.trainer.num_training_batches)
         left = batches % accumulate
-        return accumulate / left if left and batch_idx >= batches - left else 1.0
+        return left if left and batch_idx >= batches - left else accumulate
 
     def on_train_epoch_start(self) -> None:
         """Switch dropout off where the recipe says so; it is no part of the weights, so a resumed run does it again."""
@@ -83,24 +82,24 @@ class ReIDModule(L.LightningModule):
         for optimizer in self.trainer.optimizers:
             set_beta1(optimizer, self.recipe.optimizer, self.progress(batch_idx))
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+    def optimizer_step(self, epoch: int, batch_idx: int, *args: Any, **kwargs: Any) -> None:
         """The step of the main optimiser, then that of the losses' own parameters."""
-        super().optimizer_step(*args, **kwargs)
+        super().optimizer_step(epoch, batch_idx, *args, **kwargs)
         if self._own_optimizer is not None:
-            self._average_own_gradients(self._own_optimizer)
+            self._average_own_gradients(self._own_optimizer, self._batches_of_step(batch_idx))
             self._own_optimizer.step()
             self._own_optimizer.zero_grad()
-        self._batches_of_step = 0
         after_step(self.objective)
 
-    def _average_own_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+    @staticmethod
+    def _average_own_gradients(optimizer: torch.optim.Optimizer, batches: int) -> None:
         """Over the batches of the step: they do not depend on the factor of the loss that accumulation brings."""
-        if self._batches_of_step < 2:
+        if batches == 1:
             return
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    parameter.grad /= self._batches_of_step
+                    parameter.grad /= batches
 
     def progress(self, batch_idx: int = 0) -> float:
         """Epochs done before this batch: a fraction where the recipe fixes the length of an epoch."""

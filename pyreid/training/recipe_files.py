@@ -16,6 +16,7 @@ from pyreid.errors import RecipeError
 from pyreid.training.recipe import Recipe
 from pyreid.training.recipe_errors import describe, suggest
 from pyreid.training.references import anchor_losses
+from pyreid.training.run_folder import RunFolder
 
 
 def recipe_dirs() -> list[Path]:
@@ -53,8 +54,9 @@ def find_recipe(path_or_name: str | Path) -> Path:
     if path.is_file():
         return path
     name = str(path_or_name)
-    if (path / "run-1" / "recipe.yaml").is_file():
-        raise RecipeError(f"{path}: holds repeated runs; give one of them, such as {path / 'run-1'}")
+    first = RunFolder(path).repeated(1)
+    if first.recipe.is_file():
+        raise RecipeError(f"{path}: holds repeated runs; give one of them, such as {first.root}")
     if path.is_absolute() or name.startswith("."):
         raise RecipeError(f"{path}: no such recipe file")
     wanted = name.removesuffix(".yaml").removesuffix(".yml")

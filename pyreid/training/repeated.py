@@ -69,7 +69,7 @@ def train_repeatedly(
         raise ValueError(f"repeat: got {repeat}, with which the last seed is above 2**32 - 1")
     root = Path(output_dir)
     seeds = [recipe.seed + number for number in range(repeat)]
-    folders = [RunFolder(root / f"run-{number + 1}") for number in range(repeat)]
+    folders = [RunFolder(root).repeated(number + 1) for number in range(repeat)]
     with joined(device_of_rank(recipe, current_ranks())) as ranks:
         begun = _begun(folders, resume=resume, overwrite=overwrite)
         results = []

@@ -92,7 +92,11 @@ class RunFolder:
 
     def holds_repeated_runs(self) -> bool:
         """True when :func:`pyreid.training.train_repeatedly` has trained, or begun to, in this folder."""
-        return (self.root / "repeat.json").exists() or RunFolder(self.root / "run-1").recipe.exists()
+        return (self.root / "repeat.json").exists() or self.repeated(1).recipe.exists()
+
+    def repeated(self, number: int) -> RunFolder:
+        """The folder of one of repeated runs, from 1 on."""
+        return RunFolder(self.root / f"run-{number}")
 
     def check(self, *, resume: bool, overwrite: bool) -> None:
         """Refuse a folder that does not fit what is asked; nothing is changed.

@@ -278,6 +278,7 @@ def test_re_ranking_by_an_approximate_graph(index: str, parameters: str) -> None
     [
         ("PQ2x4fs,RFlat", "k_factor_rf=1", "k_factor_rf=100", "k_factor_rf"),
         ("IVF", "nprobe=1", "nprobe=50", "nprobe"),
+        ("IVF50,PQ8x4fs,RFlat", "nprobe=1", None, "nprobe or k_factor_rf"),
         ("HNSW16", "efSearch=1", "efSearch=200", "efSearch"),
         ("PQ4x4", None, None, "the index's parameters"),
     ],
@@ -303,8 +304,10 @@ def test_the_default_index_finds_nine_of_ten_of_features_without_clusters(caplog
     with caplog.at_level("WARNING", logger="pyreid.retrieval.graph"):
         graph = NeighborGraph.faiss(query, gallery, 21)
         lists = NeighborGraph.faiss(query, gallery, 21, index="IVF")
+        both = NeighborGraph.faiss(query, gallery, 21, index="IVF77,PQ32x4fs,RFlat")
     assert graph.source == "faiss PQ32x4fs,RFlat (k_factor_rf=16)"
     assert lists.source == "faiss IVF77,Flat (nprobe=42)"
+    assert both.source == "faiss IVF77,PQ32x4fs,RFlat (nprobe=42,k_factor_rf=16)"
     assert graph.recall is not None
     assert lists.recall is not None
     assert graph.recall > 0.95

@@ -60,9 +60,9 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> Any:
     module.run, module.runs, module.ended = None, [], []
 
     def init(*, name: str, id: str, **options: Any) -> FakeRun:
-        module.run = FakeRun(name, id)
-        module.runs.append(module.run)
-        return module.run  # type: ignore[no-any-return]
+        run = module.run = FakeRun(name, id)
+        module.runs.append(run)
+        return run
 
     def finish(exit_code: int | None = None) -> None:
         module.ended.append((module.run, exit_code))
